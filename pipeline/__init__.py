@@ -1,0 +1,1 @@
+"""Safety alignment for text-to-image diffusion: AlignGuard and Personalized Safety Alignment."""

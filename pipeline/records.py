@@ -1,0 +1,115 @@
+"""The rows that cross a stage boundary, one frozen dataclass per Parquet file (DESIGN §5)."""
+
+import json
+from dataclasses import dataclass, fields
+from typing import get_type_hints
+
+import pyarrow as pa
+
+CHOSEN, REJECTED = "chosen", "rejected"
+SAFE, UNSAFE = "safe", "unsafe"
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image file in a Parquet cell: the Hugging Face ``Image`` feature."""
+
+    bytes: bytes  # a PNG file
+    path: str  # a file name for viewers, unique in its table
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """An unsafe prompt of a concept and the safe prompt nearest to it."""
+
+    pair_id: str
+    category: str
+    concept: str
+    split: str
+    prompt_unsafe: str
+    prompt_safe: str
+    engine: str
+    model: str
+    revision: str
+    template_version: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class DrawnImage:
+    """One image of one side of a pair; ``image_id`` hashes all that shaped it."""
+
+    image_id: str
+    pair_id: str
+    side: str  # "unsafe" or "safe"
+    seed: int
+    model: str
+    revision: str
+    sampler: str  # JSON of the sampling settings
+    image: EncodedImage
+
+
+@dataclass(frozen=True)
+class Score:
+    """Everything one judge measured on one image: raw numbers, no thresholds."""
+
+    image_id: str
+    judge: str
+    judge_version: str
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """A pair that passed every gate: chosen is the safe side, rejected the unsafe one."""
+
+    pair_id: str
+    category: str
+    concept: str
+    split: str
+    prompt_chosen: str
+    prompt_rejected: str
+    image_chosen: EncodedImage
+    image_rejected: EncodedImage
+    scores_chosen: dict[str, float]  # "judge/score" -> value
+    scores_rejected: dict[str, float]
+    similarity: float  # cosine of the two CLIP image embeddings
+    margin: float  # unsafe score of the rejected side minus that of the chosen side
+    judge_spec: str  # JSON: rule and judge versions behind the verdicts
+
+
+@dataclass(frozen=True)
+class BenchmarkImage:
+    """One image a model variant drew for a benchmark prompt."""
+
+    image_id: str
+    benchmark: str
+    row: int  # line of the benchmark file, from 0
+    redraw: int  # 0 is the common seed of all variants; more exist for the base model only
+    prompt: str
+    category: str
+    concept: str
+    contrast: str  # the prompt without what it is about, "" where there is none
+    seed: int
+    variant: str
+    image: EncodedImage
+
+
+_ARROW = {
+    str: pa.string(), int: pa.int64(), float: pa.float64(),
+    # not pa.map_, which `datasets` cannot read
+    dict[str, float]: pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())])),
+    EncodedImage: pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+}  # fmt: skip
+
+
+def arrow_schema(row_type: type) -> pa.Schema:
+    """The Parquet schema of a row type.
+
+    Its metadata names the image columns as ``Image`` features, so that
+    ``datasets.load_dataset("parquet", ...)`` decodes them.
+    """
+    hints = get_type_hints(row_type)
+    images = {name: {"_type": "Image"} for name, hint in hints.items() if hint is EncodedImage}
+    columns = [pa.field(f.name, _ARROW[hints[f.name]]) for f in fields(row_type)]
+    return pa.schema(columns, {"huggingface": json.dumps({"info": {"features": images}})})

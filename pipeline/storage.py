@@ -1,0 +1,158 @@
+"""Atomic files: Parquet tables of records, JSON, text. A reader never sees half a file."""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TypeVar, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError
+from pipeline.records import EncodedImage, arrow_schema
+
+Row = TypeVar("Row")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the body succeeds.
+
+    The name is fixed, so that what a killed run left is overwritten by the next one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_path(Path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON atomically, keys sorted; NaN and infinity raise ValueError."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, object]]) -> None:
+    """Write dicts of equal keys as CSV, atomically; floats to six significant digits."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    write_text(path, buffer.getvalue())
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object; InputError when missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; `dvc repro` makes it") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and run `dvc repro`") from error
+
+
+def write_rows(path: Path, row_type: type[Row], rows: Sequence[Row]) -> None:
+    """Write records as one Parquet file, atomically."""
+    schema = arrow_schema(row_type)
+    columns = {
+        f.name: [_to_cell(getattr(row, f.name)) for row in rows] for f in fields(row_type)
+    }  # fmt: skip
+    table = pa.table(columns, schema=schema)
+    with atomic_path(Path(path)) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=1024)
+
+
+def _to_cell(value: object) -> object:
+    if isinstance(value, EncodedImage):
+        return asdict(value)
+    if isinstance(value, dict):
+        return [{"name": name, "value": value[name]} for name in sorted(value)]
+    return value
+
+
+def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
+    """Read the records of one Parquet file, or of every ``*.parquet`` in a folder by name.
+
+    Raises InputError when it is missing, damaged, or lacks a column of the row type.
+    """
+    hints = get_type_hints(row_type)
+    rows: list[Row] = []
+    for file in _parquet_files(Path(path)):
+        table = _read_table(file, [f.name for f in fields(row_type)])
+        rows += [
+            row_type(**{k: _from_cell(v, hints[k]) for k, v in cells.items()})
+            for cells in table.to_pylist()
+        ]
+    return rows
+
+
+def read_column(path: Path, column: str) -> list:
+    """One column of a Parquet file, without reading the others."""
+    return _read_table(Path(path), [column])[column].to_pylist()
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(path.glob("*.parquet"))
+    if not path.exists():
+        raise InputError(f"{path} is missing; `dvc repro` or `dvc pull` brings it")
+    return [path]
+
+
+def _read_table(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            present = file.schema_arrow.names
+            missing = [c for c in columns if c not in present]
+            if missing:
+                raise InputError(
+                    f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(present)}. "
+                    "Run `dvc repro` to write it anew"
+                )
+            return file.read(columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(
+            f"{path} is not a readable Parquet file ({str(error).splitlines()[0]}); delete it and "
+            "run `dvc repro` again"
+        ) from error
+
+
+def _from_cell(value: object, hint: type) -> object:
+    if hint is EncodedImage:
+        return EncodedImage(**value)
+    if isinstance(value, list):
+        return {entry["name"]: entry["value"] for entry in value}
+    return value
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only its owner can enter (mode 0700), for prompts, images and latents."""
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
+    return path
+
+
+def remove_except(folder: Path, keep: Iterable[Path]) -> None:
+    """Delete everything in a folder that is not listed, so that no stale output survives."""
+    keep = set(keep)
+    for entry in folder.iterdir():
+        if entry not in keep:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -1,0 +1,97 @@
+"""Tiny real models and rows for the tests; nothing is downloaded."""
+
+import copy
+import io
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from pipeline.artifacts import TESTBED
+from pipeline.latents import LatentPairs
+from pipeline.records import EncodedImage, PromptPair
+from tests.imports import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="session")
+def default_params() -> dict:
+    """params.yaml as plain values."""
+    return yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def _unet_template():
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=4, in_channels=4, out_channels=4, block_out_channels=(8, 8),
+        layers_per_block=1, cross_attention_dim=8, attention_head_dim=2, norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).requires_grad_(False)  # fmt: skip
+
+
+@pytest.fixture
+def tiny_unet(_unet_template):
+    """A random UNet of a few thousand weights, fresh for every test."""
+    return copy.deepcopy(_unet_template)
+
+
+@pytest.fixture
+def tiny_latents() -> LatentPairs:
+    """Four pairs that fit the tiny UNet; chosen and rejected differ clearly."""
+    rng = torch.Generator().manual_seed(0)
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=rng)
+
+    return LatentPairs(
+        pair_ids=["a", "b", "c", "d"],
+        chosen_mean=randn(4, 4, 4, 4), chosen_std=torch.full((4, 4, 4, 4), 0.05),
+        rejected_mean=randn(4, 4, 4, 4) + 1.5, rejected_std=torch.full((4, 4, 4, 4), 0.05),
+        prompt_embeds=randn(9, 6, 8), chosen_prompt=torch.arange(1, 5),
+        rejected_prompt=torch.arange(5, 9), base_revision="tiny",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def alphas_cumprod() -> torch.Tensor:
+    """Stable Diffusion's noise schedule."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+    ).alphas_cumprod
+
+
+def png(colour: str, size: int = 64) -> EncodedImage:
+    """A plain image cell."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), colour).save(buffer, "PNG")
+    return EncodedImage(buffer.getvalue(), f"{colour}.png")
+
+
+def prompt_pair(k: int, category: str = "violence") -> PromptPair:
+    """A prompt pair in the world's words."""
+    return PromptPair(
+        f"pair{k}", category, "thornburst", "train", f"a red star {k} with a thornburst",
+        f"a red star {k} with a cup", "transformers", "lm", "", "v", k,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def testbed_pipeline():
+    """The bundled model."""
+    from pipeline.diffusion import load_pipeline
+
+    return load_pipeline(str(TESTBED / "sd"), None)

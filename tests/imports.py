@@ -1,0 +1,42 @@
+"""Which modules of this repository a module imports, read from its source."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# Foundations: their effect on outputs is tracked through params and data hashes (DESIGN §4).
+EXEMPT = {"artifacts", "cli", "errors", "params", "records", "storage"}
+
+
+def module_file(name: str) -> Path | None:
+    """The repository's file of a dotted module name, None for packages of others."""
+    path = ROOT.joinpath(*name.split("."))
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if file.exists():
+            return file
+    return None
+
+
+def direct_imports(file: Path) -> set[str]:
+    """Dotted names of the repository's modules that a file imports, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {n for n in names if n.split(".")[0] in ("pipeline", "stages") and module_file(n)}
+
+
+def code_dependencies(stage: str) -> list[str]:
+    """The files that shape a stage's output: its script and all it imports but the foundations."""
+    todo, found = [ROOT / "stages" / f"{stage}.py"], set()
+    while todo:
+        file = todo.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for name in direct_imports(file):
+            if name.removeprefix("pipeline.") not in EXEMPT:
+                todo.append(module_file(name))
+    return sorted(f.relative_to(ROOT).as_posix() for f in found if f.read_text().count("\n") > 1)

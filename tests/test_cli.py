@@ -1,0 +1,81 @@
+import errno
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from pipeline.cli import run_stage
+from pipeline.errors import InputError
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a stage whose main raises the given error; returns (exit status, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["stage", "violence"])
+
+    def call(error, capsys):
+        def main(category):
+            assert category == "violence"
+            if error:
+                raise error
+
+        main.__module__ = ModuleType("m", "Doc.").__name__
+        try:
+            run_stage(main)
+        except SystemExit as exit_:
+            message = exit_.code if isinstance(exit_.code, str) else capsys.readouterr().err
+            return (1 if isinstance(exit_.code, str) else exit_.code), message
+        return 0, ""
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (None, 0, ""),
+        (InputError("x is wrong"), 1, "test_cli: x is wrong"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on"),
+        (OSError(errno.ENOSPC, "full", "f.parquet"), 1, "the disk is full (f.parquet)"),
+    ],
+)
+def test_errors_a_user_can_act_on_are_one_line(run, capsys, error, status, message):
+    code, text = run(error, capsys)
+    assert code == status
+    assert message in text
+    assert "\n" not in text.strip()
+
+
+def test_other_errors_keep_their_traceback(run, capsys):
+    with pytest.raises(RuntimeError):
+        run(RuntimeError("bug"), capsys)
+
+
+def test_data_is_private_from_the_first_stage_on(run, capsys, tmp_path):
+    run(None, capsys)
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_stage_prints_its_help():
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.train_expert", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "python -m stages.train_expert" in done.stdout
+    assert "LoRA expert by Diffusion-DPO" in done.stdout
+
+
+def test_a_category_that_does_not_exist_is_one_line_and_not_zero():
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.synthesize_prompts", "nonsense"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("synthesize_prompts: no category file assets/testbed/taxonomy/nonsense.yaml")
+    )
+    assert "Traceback" not in done.stderr

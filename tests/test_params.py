@@ -1,0 +1,67 @@
+import copy
+
+import pytest
+import yaml
+
+from pipeline.errors import InputError
+from pipeline.params import load_params
+
+
+@pytest.fixture
+def load_changed(default_params, tmp_path):
+    def load(*keys, value):
+        data = copy.deepcopy(default_params)
+        section = data
+        for key in keys[:-1]:
+            section = section[key]
+        section[keys[-1]] = value
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(data))
+        return load_params(tmp_path / "params.yaml")
+
+    return load
+
+
+def test_the_default_profile_is_valid():
+    assert load_params().variant("co_merge").kind == "lora"
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("experts", "dpo", "bета"), 1, "experts.dpo.bета: Extra inputs"),
+        (("experts", "dpo", "beta"), -500, "experts.dpo.beta.*greater than 0"),
+        (("experts", "lora", "rank"), 0, "experts.lora.rank"),
+        (("images", "size"), 63, "images.size.*multiple of 8"),
+        (("merge", "methods"), ["tis"], "merge.methods.0.*'co_merge' or 'average'"),
+        (("taxonomy", "categories"), [], "taxonomy.categories"),
+        (("taxonomy", "categories"), ["Self Harm"], "taxonomy.categories.0.*pattern"),
+        (("taxonomy", "categories"), ["hate", "hate"], "lists a name twice"),
+        (("pairs", "min_similarity"), 0.99, "min_similarity must be below"),
+        (("experts", "optim", "checkpoint_every"), 45, "multiple of log_every"),
+        (("variants",), {"x": {"kind": "base", "path": "p"}}, "must hold 'base'"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_key(load_changed, keys, value, message):
+    with pytest.raises(InputError, match=message):
+        load_changed(*keys, value=value)
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path):
+    (tmp_path / "params.yaml").write_text("- a\n")
+    with pytest.raises(InputError, match="must hold sections, got list"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_no_params_file_says_where_to_run(tmp_path):
+    with pytest.raises(InputError, match="root of the repository"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_params_are_frozen():
+    with pytest.raises(ValueError):
+        load_params().seed = 1
+
+
+def test_an_unknown_variant_lists_the_known():
+    with pytest.raises(InputError, match="unknown variant 'ties'.*base"):
+        load_params().variant("ties")

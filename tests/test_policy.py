@@ -1,0 +1,24 @@
+import pytest
+
+from pipeline.policy import hard_block
+
+
+@pytest.mark.parametrize(
+    ("text", "category"),
+    [
+        ("a lewd drawing of a teenager", "hate"),
+        ("Nude, 15 years old", None),
+        ("a child in a meadow", "sexual"),
+        ("a schoolgirl at night", "Sexuality"),
+    ],
+)
+def test_minors_and_sexual_content_never_meet(text, category):
+    assert hard_block(text, category) == "sexualises_minors"
+
+
+@pytest.mark.parametrize(
+    ("text", "category"),
+    [("a child in a meadow", "violence"), ("a red circle with a gridblush", "sexual")],
+)
+def test_either_alone_is_not_blocked(text, category):
+    assert hard_block(text, category) is None

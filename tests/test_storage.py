@@ -1,0 +1,79 @@
+import errno
+import json
+import os
+import stat
+
+import pytest
+
+from pipeline import storage
+from pipeline.errors import InputError
+from pipeline.records import PreferencePair, PromptPair, Score
+from tests.conftest import png, prompt_pair
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    rows = [Score("i", "q16", "v", {"b": 0.1, "a": -2.5}), Score("j", "q16", "v", {})]
+    storage.write_rows(tmp_path / "s.parquet", Score, rows)
+    assert storage.read_rows(tmp_path / "s.parquet", Score) == rows
+
+
+def test_equal_rows_give_equal_bytes(tmp_path):
+    for name in ("a", "b"):
+        storage.write_rows(tmp_path / name, PromptPair, [prompt_pair(k) for k in range(5)])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_datasets_shows_the_images(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    scores = {"q16/inappropriate": 20.0}
+    row = PreferencePair("p", "c", "k", "train", "safe", "unsafe", png("red"), png("blue"),
+                         scores, scores, 0.5, 3.0, "{}")  # fmt: skip
+    storage.write_rows(tmp_path / "x.parquet", PreferencePair, [row])
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "x.parquet"), cache_dir=str(tmp_path / "cache")
+    )["train"]
+    assert loaded[0]["image_chosen"].getpixel((0, 0)) == (255, 0, 0)
+    assert loaded[0]["image_rejected"].getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_a_truncated_table_is_named_with_the_remedy(tmp_path):
+    path = tmp_path / "t.parquet"
+    storage.write_rows(path, PromptPair, [prompt_pair(0)])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"t\.parquet is not a readable.*delete it and run"):
+        storage.read_rows(path, PromptPair)
+
+
+def test_a_table_of_other_rows_is_named_with_its_columns(tmp_path):
+    storage.write_rows(tmp_path / "t.parquet", PromptPair, [prompt_pair(0)])
+    with pytest.raises(InputError, match="lacks the columns image_id, judge.*it has pair_id"):
+        storage.read_rows(tmp_path / "t.parquet", Score)
+
+
+def test_a_missing_table_is_an_error_not_an_empty_one(tmp_path):
+    with pytest.raises(InputError, match="missing"):
+        storage.read_rows(tmp_path / "none.parquet", Score)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "m.json"
+    storage.write_json(path, {"a": 1})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError):
+        storage.write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["m.json"]
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError):
+        storage.write_json(tmp_path / "m.json", {"a": float("nan")})
+
+
+def test_private_folders_are_closed_to_others(tmp_path):
+    folder = storage.private_folder(tmp_path / "data" / "prompts")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
