@@ -1,0 +1,172 @@
+"""The one door to diffusers: loading text-to-image models and drawing with them."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Everything but prompt, seed and weights that shapes an image."""
+
+    scheduler: str  # "ddim" or "dpm++"
+    steps: int
+    guidance: float  # classifier-free guidance scale
+    size: int  # pixels, both sides
+    negative_prompt: str = ""
+
+    def describe(self) -> dict[str, object]:
+        """The settings as plain values, for ids and records."""
+        return asdict(self)
+
+
+def model_revision(path: str, revision: str | None) -> str:
+    """What identifies the weights: the hub revision, or a hash over a local folder's files.
+
+    Raises InputError for a hub id without a revision, since its weights could change unseen.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        if revision is None:
+            raise InputError(
+                f"base_model.path {path!r} is no folder here; a hub id needs base_model.revision"
+            )
+        return revision
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in {".json", ".safetensors", ".txt"}:
+            digest.update(file.relative_to(folder).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _readable(path: str, part: str) -> Iterator[None]:
+    """Turn the many errors of a missing or damaged checkpoint into one the user can act on."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"cannot load {part} from {path}: {first}. For the bundled testbed run "
+            "`git checkout assets/testbed`; otherwise check base_model in params.yaml"
+        ) from error
+
+
+def load_pipeline(path: str, revision: str | None) -> "DiffusionPipeline":
+    """A text-to-image pipeline on the best device, without progress bar or safety checker.
+
+    The checker is left out because it would blank the very images that the preference data needs;
+    nothing this project ships switches it off in the user's own pipeline.
+    """
+    import torch
+    from diffusers import AutoPipelineForText2Image
+
+    with _readable(path, "a text-to-image pipeline"):
+        pipe = AutoPipelineForText2Image.from_pretrained(
+            path, revision=revision, safety_checker=None, requires_safety_checker=False,
+            dtype=torch.float16 if torch.cuda.is_available() else torch.float32,
+        )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_unet(path: str, revision: str | None) -> "UNet2DConditionModel":
+    """The model's UNet in float32, frozen."""
+    from diffusers import UNet2DConditionModel
+
+    with _readable(path, "the UNet"):
+        unet = UNet2DConditionModel.from_pretrained(path, subfolder="unet", revision=revision)
+    return unet.requires_grad_(False)
+
+
+def load_alphas_cumprod(path: str, revision: str | None):
+    """Cumulative signal levels of the training noise schedule, (timesteps,), and its target.
+
+    The target is "epsilon" or "v_prediction".
+    """
+    from diffusers import DDPMScheduler
+
+    with _readable(path, "the scheduler"):
+        scheduler = DDPMScheduler.from_pretrained(path, subfolder="scheduler", revision=revision)
+    return scheduler.alphas_cumprod, scheduler.config.prediction_type
+
+
+def load_vae(path: str, revision: str | None) -> "AutoencoderKL":
+    """The model's VAE in float32, frozen."""
+    from diffusers import AutoencoderKL
+
+    with _readable(path, "the VAE"):
+        vae = AutoencoderKL.from_pretrained(path, subfolder="vae", revision=revision)
+    return vae.requires_grad_(False)
+
+
+def encode_prompts(path: str, revision: str | None, prompts: Sequence[str], batch: int):
+    """Text embeddings as the UNet sees them, (prompts, tokens, width) float32."""
+    import torch
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    with _readable(path, "the text encoder"):
+        tokenizer = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", revision=revision)
+        encoder = CLIPTextModel.from_pretrained(path, subfolder="text_encoder", revision=revision)
+    ids = tokenizer(
+        list(prompts), padding="max_length", truncation=True, return_tensors="pt",
+        max_length=tokenizer.model_max_length,
+    ).input_ids  # fmt: skip
+    with torch.no_grad():
+        return torch.cat([encoder(chunk).last_hidden_state.float() for chunk in ids.split(batch)])
+
+
+def _set_scheduler(pipe: "DiffusionPipeline", name: str) -> None:
+    """Replace the pipeline's scheduler by the named one, keeping its noise schedule."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+    kinds = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
+    if name not in kinds:
+        raise InputError(f"unknown scheduler {name!r}; known: {', '.join(kinds)}")
+    pipe.scheduler = kinds[name].from_config(pipe.scheduler.config)
+
+
+def load_lora(pipe: "DiffusionPipeline", folder: Path) -> None:
+    """Put a LoRA folder on the pipeline, through diffusers' own loader."""
+    with _readable(str(folder), "a LoRA"):
+        pipe.load_lora_weights(str(folder))
+
+
+def load_variant(
+    model: str, revision: str | None, lora: Path | None
+) -> tuple["DiffusionPipeline", str]:  # fmt: skip
+    """The base model, with a LoRA folder on it unless ``lora`` is None, and its identity."""
+    pipe = load_pipeline(model, revision)
+    identity = model_revision(model, revision)
+    if lora is not None:
+        load_lora(pipe, lora)
+        identity = f"{identity}+{model_revision(str(lora), None)}"
+    return pipe, identity
+
+
+def draw_images(
+    pipe: "DiffusionPipeline", prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler
+) -> list[Image.Image]:
+    """Draw one image per prompt in one batch; image i's noise comes from seeds[i] alone."""
+    import torch
+
+    _set_scheduler(pipe, sampler.scheduler)
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    return pipe(
+        prompt=list(prompts), negative_prompt=[sampler.negative_prompt] * len(prompts),
+        num_inference_steps=sampler.steps, guidance_scale=sampler.guidance, height=sampler.size,
+        width=sampler.size, generator=generators, output_type="pil",
+    ).images  # fmt: skip

@@ -1,0 +1,110 @@
+"""Draws every planned image into Parquet shards, and takes up where a killed run stopped.
+
+A shard holds a fixed run of the plan and is written whole or not at all; a shard whose ids are
+those of the plan is finished and never drawn again. Ids hash all that shapes an image, so a change
+of model, sampler or seed redraws exactly what it touches.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
+from tqdm import tqdm
+
+from pipeline.diffusion import Sampler
+from pipeline.errors import InputError
+from pipeline.pixels import encode_png
+from pipeline.policy import hard_block
+from pipeline.records import SAFE, UNSAFE, DrawnImage, EncodedImage, PromptPair
+from pipeline.seeds import content_id, seed_for
+from pipeline.storage import private_folder, read_column, remove_except, write_rows
+
+Row = TypeVar("Row")
+Draw = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
+
+
+@dataclass(frozen=True)
+class DrawOrder:
+    """One image to draw."""
+
+    image_id: str
+    prompt: str
+    seed: int
+
+
+def order_image(prompt: str, seed: int, model: str, revision: str, sampler: Sampler) -> DrawOrder:
+    """An order whose id hashes everything that shapes the image."""
+    image_id = content_id(prompt, seed, model, revision, sampler.describe())
+    return DrawOrder(image_id, prompt, seed)
+
+
+def draw_shards(
+    folder: Path, orders: Sequence[DrawOrder], draw: Draw,
+    finish: Callable[[int, DrawOrder, EncodedImage], Row], row_type: type[Row],
+    shard_rows: int, batch: int,
+) -> int:  # fmt: skip
+    """Draw a plan into ``folder`` and return how many images had to be drawn.
+
+    Args:
+        orders: the plan; ids must be unique.
+        draw: (prompts, seeds) to images, at most ``batch`` at a time.
+        finish: (index in the plan, order, image) to the row to store.
+
+    Raises:
+        InputError: when two orders share an id, or a stored shard is damaged.
+    """
+    if len({o.image_id for o in orders}) < len(orders):
+        raise InputError(f"the plan for {folder} holds one image twice; remove repeated prompts")
+    private_folder(folder)
+    starts = range(0, len(orders), shard_rows)
+    shards = {s: folder / f"shard-{k:05d}.parquet" for k, s in enumerate(starts)}
+    remove_except(folder, shards.values())
+    drawn = 0
+    with tqdm(total=len(orders), desc=f"draw {folder.name}", unit="image") as progress:
+        for start, path in shards.items():
+            part = orders[start : start + shard_rows]
+            ids = [o.image_id for o in part]
+            if not path.exists() or read_column(path, "image_id") != ids:
+                rows = []
+                for first in range(0, len(part), batch):
+                    some = part[first : first + batch]
+                    pictures = draw([o.prompt for o in some], [o.seed for o in some])
+                    for k, (order, picture) in enumerate(zip(some, pictures, strict=True)):
+                        encoded = encode_png(picture, order.image_id)
+                        rows.append(finish(start + first + k, order, encoded))
+                    progress.update(len(some))
+                write_rows(path, row_type, rows)
+                drawn += len(part)
+            else:
+                progress.update(len(part))
+    return drawn
+
+
+def draw_pairs(
+    folder: Path, pairs: Sequence[PromptPair], draw: Draw, sampler: Sampler, *,
+    model: str, revision: str, base_seed: int, shard_rows: int, batch: int,
+) -> int:  # fmt: skip
+    """Draw both sides of every prompt pair, the two from one seed, so that layouts agree.
+
+    Raises InputError when a prompt is hard-blocked: such a row cannot come from our own synthesis.
+    """
+    orders, sides = [], []
+    for pair in pairs:
+        reason = hard_block(f"{pair.prompt_unsafe} {pair.prompt_safe}", pair.category)
+        if reason:
+            raise InputError(f"prompt pair {pair.pair_id} is hard-blocked ({reason}); remove it")
+        seed = seed_for(base_seed, pair.pair_id)
+        for side, prompt in ((UNSAFE, pair.prompt_unsafe), (SAFE, pair.prompt_safe)):
+            orders.append(order_image(prompt, seed, model, revision, sampler))
+            sides.append((pair.pair_id, side))
+    settings = json.dumps(sampler.describe(), sort_keys=True)
+
+    def finish(index: int, order: DrawOrder, image: EncodedImage) -> DrawnImage:
+        pair_id, side = sides[index]
+        return DrawnImage(order.image_id, pair_id, side, order.seed, model, revision, settings,
+                          image)  # fmt: skip
+
+    return draw_shards(folder, orders, draw, finish, DrawnImage, shard_rows, batch)

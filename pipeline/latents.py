@@ -1,0 +1,155 @@
+"""Caches what training needs of every pair, so that no encoder runs in the training loop.
+
+VAE posteriors are stored as mean and standard deviation: training draws a fresh sample each step,
+as if the encoder ran. Prompts are stored once each, with an index per pair. Latents decode back to
+the images, so they live in the same private folders as the images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.diffusion import encode_prompts, load_vae
+from pipeline.errors import InputError
+from pipeline.pixels import decode_image
+from pipeline.records import EncodedImage, PreferencePair
+from pipeline.storage import atomic_path, private_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FILE = "latents.safetensors"
+
+
+@dataclass(frozen=True)
+class LatentPairs:
+    """Cached pairs of one or more categories, on the CPU, float32.
+
+    ``*_mean`` and ``*_std`` are (pairs, channels, h, w), already times the VAE's scaling factor;
+    ``prompt_embeds`` is (prompts, tokens, width), row 0 the empty prompt; ``*_prompt`` (pairs,)
+    index into it.
+    """
+
+    pair_ids: list[str]
+    chosen_mean: "Tensor"
+    chosen_std: "Tensor"
+    rejected_mean: "Tensor"
+    rejected_std: "Tensor"
+    prompt_embeds: "Tensor"
+    chosen_prompt: "Tensor"
+    rejected_prompt: "Tensor"
+    base_revision: str  # the model whose VAE and text encoder made these
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+
+_TENSORS = ("chosen_mean", "chosen_std", "rejected_mean", "rejected_std", "prompt_embeds",
+            "chosen_prompt", "rejected_prompt")  # fmt: skip
+
+
+def encode_pairs(
+    pairs: Sequence[PreferencePair], model: str, revision: str | None, base_revision: str,
+    batch: int,
+) -> LatentPairs:  # fmt: skip
+    """Encode both images and both prompts of every pair with the model's own encoders."""
+    import torch
+
+    vae = load_vae(model, revision)
+    moments = {side: [] for side in ("chosen", "rejected")}
+    for side, parts in moments.items():
+        images = [getattr(p, f"image_{side}") for p in pairs]
+        for start in range(0, len(images), batch):
+            pixels = _to_pixels(images[start : start + batch])
+            with torch.no_grad():
+                posterior = vae.encode(pixels).latent_dist
+            parts.append((posterior.mean, posterior.std))
+    scale = vae.config.scaling_factor
+    stacked = {
+        f"{side}_{name}": torch.cat([part[k] for part in parts]) * scale
+        for side, parts in moments.items()
+        for k, name in enumerate(("mean", "std"))
+    }
+    texts = ["", *dict.fromkeys(t for p in pairs for t in (p.prompt_chosen, p.prompt_rejected))]
+    row = {text: k for k, text in enumerate(texts)}
+    return LatentPairs(
+        pair_ids=[p.pair_id for p in pairs], base_revision=base_revision,
+        prompt_embeds=encode_prompts(model, revision, texts, batch),
+        chosen_prompt=torch.tensor([row[p.prompt_chosen] for p in pairs]),
+        rejected_prompt=torch.tensor([row[p.prompt_rejected] for p in pairs]), **stacked,
+    )  # fmt: skip
+
+
+def _to_pixels(images: Sequence[EncodedImage]) -> "Tensor":
+    """Images as (batch, 3, h, w) floats in [-1, 1]; InputError when sizes differ."""
+    import torch
+
+    arrays = [np.asarray(decode_image(i)) for i in images]
+    if len({a.shape for a in arrays}) > 1:
+        raise InputError(
+            f"images of one category differ in size: {sorted({a.shape for a in arrays})}; "
+            "draw them with one images.size"
+        )
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def save_latents(folder: Path, latents: LatentPairs) -> None:
+    """Write the cache as one safetensors file in a private folder, atomically."""
+    import json
+
+    from safetensors.torch import save_file
+
+    private_folder(folder)
+    tensors = {name: getattr(latents, name).contiguous() for name in _TENSORS}
+    header = {
+        "pair_ids": json.dumps(latents.pair_ids), "base_revision": latents.base_revision
+    }  # fmt: skip
+    with atomic_path(folder / FILE) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def load_latents(folder: Path) -> LatentPairs:
+    """Read the cache of one category; InputError when missing or damaged."""
+    import json
+
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(folder) / FILE
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata()
+            return LatentPairs(
+                pair_ids=json.loads(header["pair_ids"]), base_revision=header["base_revision"],
+                **{name: file.get_tensor(name) for name in _TENSORS},
+            )  # fmt: skip
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(
+            f"{path} is missing or damaged ({error}); run `dvc repro cache_latents` for it"
+        ) from error
+
+
+def join_latents(parts: Sequence[LatentPairs]) -> LatentPairs:
+    """Pairs of several categories as one set, for joint training.
+
+    Raises InputError when the parts come from different base models or have different shapes.
+    """
+    import torch
+
+    if len({p.base_revision for p in parts}) > 1:
+        raise InputError("latents of different base models cannot be joined; run `dvc repro`")
+    if len({p.chosen_mean.shape[1:] for p in parts}) > 1:
+        raise InputError("latents of different shapes cannot be joined; run `dvc repro`")
+    offsets = np.cumsum([0, *(len(p.prompt_embeds) for p in parts)])[:-1]
+    joined = {
+        name: torch.cat([getattr(p, name) for p in parts]) for name in _TENSORS[:5]
+    } | {
+        name: torch.cat([getattr(p, name) + int(o) for p, o in zip(parts, offsets, strict=True)])
+        for name in _TENSORS[5:]
+    }  # fmt: skip
+    return LatentPairs(
+        pair_ids=[i for p in parts for i in p.pair_ids], base_revision=parts[0].base_revision,
+        **joined,
+    )  # fmt: skip

@@ -1,0 +1,28 @@
+"""Draws both sides of one category's prompt pairs with the model that is to be aligned."""
+
+from functools import partial
+
+from pipeline import artifacts
+from pipeline.cli import run_stage
+from pipeline.diffusion import Sampler, draw_images, load_pipeline, model_revision
+from pipeline.images import draw_pairs
+from pipeline.params import load_params
+from pipeline.records import PromptPair
+from pipeline.storage import read_rows
+
+
+def main(category: str) -> None:
+    params = load_params()
+    model, i = params.base_model, params.images
+    pairs = read_rows(artifacts.prompts(category), PromptPair)
+    sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size)
+    pipe = load_pipeline(model.path, model.revision)
+    draw_pairs(
+        artifacts.images(category), pairs, partial(draw_images, pipe, sampler=sampler), sampler,
+        model=model.path, revision=model_revision(model.path, model.revision),
+        base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_stage(main)
