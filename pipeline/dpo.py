@@ -1,0 +1,84 @@
+"""The Diffusion-DPO loss and its winner-preserving safeguard, as pure functions of tensors.
+
+Convention for beta, here and everywhere in this project: that of Wallace et al. (arXiv 2311.12908)
+and AlignGuard, where the logit is -(beta / 2) times the difference of squared errors. diffusers'
+training script writes beta for what is beta / 2 here.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Squared noise errors of a batch of pairs, each (batch,): the mean over (c, h, w)."""
+
+    chosen: Tensor
+    rejected: Tensor
+
+
+def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean over (c, h, w) of the squared difference: (batch, c, h, w) to (batch,)."""
+    return (predicted - target).square().mean(dim=(1, 2, 3))
+
+
+def diffusion_dpo_loss(
+    policy: Errors, reference: Errors, beta: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Diffusion-DPO, METHOD §1.2 and Wallace et al. eq. 14, one value per pair.
+
+    loss = -log sigmoid(-(beta / 2) [(policy.chosen - policy.rejected)
+                                     - (reference.chosen - reference.rejected)])
+
+    Args:
+        policy: errors of the trained model, shape (batch,).
+        reference: errors of the base model on the same latents, noise and timesteps.
+        beta: positive; see the module docstring for the convention.
+
+    Returns:
+        Losses (batch,) for the caller to average, and detached values (batch,) under the field's
+        names. Rewards are implicit: (beta / 2) (reference error - policy error).
+
+    Raises:
+        ValueError: beta is not positive, which would reverse the preference.
+    """
+    if beta <= 0:
+        raise ValueError(f"beta must be positive, got {beta}: it would reverse the preference")
+    rewards_chosen = (beta / 2) * (reference.chosen - policy.chosen)
+    rewards_rejected = (beta / 2) * (reference.rejected - policy.rejected)
+    margins = rewards_chosen - rewards_rejected
+    metrics = {
+        "rewards/chosen": rewards_chosen, "rewards/rejected": rewards_rejected,
+        "rewards/margins": margins, "rewards/accuracies": (margins > 0).float(),
+        "error/chosen_over_reference": policy.chosen / reference.chosen - 1,
+        "error/rejected_over_reference": policy.rejected / reference.rejected - 1,
+    }  # fmt: skip
+    return -logsigmoid(margins), {name: value.detach() for name, value in metrics.items()}
+
+
+def winner_preserving_scale(
+    chosen_residual: Tensor, rejected_residual: Tensor, mu: float
+) -> Tensor:
+    """Diffusion-SDPO's lambda per pair (arXiv 2511.03317; METHOD §1.2), shape (batch,) in [0, 1].
+
+    lambda = clamp((1 - mu) <g_w, g_w> / <g_w, g_l>, 0, 1) where <g_w, g_l> > 0, else 1
+
+    with g the output-space gradients of the two errors, proportional to prediction - target. To
+    first order a step with the rejected gradient scaled by lambda does not raise the chosen error.
+
+    Args:
+        chosen_residual: prediction - target on the chosen side, (batch, c, h, w).
+        rejected_residual: the same on the rejected side.
+        mu: margin in [0, 1]; larger protects the chosen side more.
+    """
+    chosen, rejected = chosen_residual.detach().flatten(1), rejected_residual.detach().flatten(1)
+    square, cross = (chosen * chosen).sum(1), (chosen * rejected).sum(1)
+    scale = ((1 - mu) * square / cross.clamp(min=1e-20)).clamp(0, 1)
+    return scale.where(cross > 0, square.new_ones(()))
+
+
+def scale_gradient(value: Tensor, scale: Tensor) -> Tensor:
+    """``value`` unchanged, its gradient times ``scale``."""
+    return scale * value + (1 - scale) * value.detach()

@@ -1,0 +1,160 @@
+"""Diffusion-DPO training of a LoRA on cached pairs: one category's expert, or all jointly."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.diffusion import load_alphas_cumprod, load_unet, model_revision
+from pipeline.dpo import (
+    Errors,
+    diffusion_dpo_loss,
+    scale_gradient,
+    squared_error,
+    winner_preserving_scale,
+)
+from pipeline.errors import InputError
+from pipeline.latents import LatentPairs
+from pipeline.lora import Lora, adapter_off, attach_lora, extract_lora, save_lora
+from pipeline.storage import write_csv, write_json
+from pipeline.train import TrainingStep, TrainSettings, train
+
+SUMMARY = ("loss", "rewards/accuracies", "rewards/margins", "error/chosen_over_reference",
+           "error/rejected_over_reference")  # fmt: skip
+CAPTIONS = {"unsafe": ("rejected",), "safe": ("chosen",), "both": ("rejected", "chosen")}
+
+
+@dataclass(frozen=True)
+class DpoSettings:
+    """The preference objective; see ``pipeline.dpo`` for beta and mu."""
+
+    beta: float
+    mu: float | None  # None trains without the winner-preserving safeguard
+    captions: str  # "unsafe", "safe" or "both": which prompts condition a pair
+    prompt_dropout: float  # share of rows conditioned on the empty prompt
+
+
+def caption_rows(latents: LatentPairs, captions: str) -> tuple[Tensor, Tensor]:
+    """Training rows as (pair index, prompt index), each (rows,); "both" makes two rows a pair."""
+    sides = [getattr(latents, f"{side}_prompt") for side in CAPTIONS[captions]]
+    return torch.arange(len(latents)).repeat(len(sides)), torch.cat(sides)
+
+
+def noise_target(
+    latents: Tensor, noise: Tensor, signal: Tensor, prediction_type: str
+) -> Tensor:  # fmt: skip
+    """What the UNet is trained to predict; ``signal`` is alphas_cumprod[t], (batch, 1, 1, 1)."""
+    if prediction_type == "epsilon":
+        return noise
+    if prediction_type == "v_prediction":
+        return signal.sqrt() * noise - (1 - signal).sqrt() * latents
+    raise InputError(f"the scheduler's prediction_type {prediction_type!r} is not supported")
+
+
+def dpo_step(
+    unet, latents: LatentPairs, alphas_cumprod: Tensor, prediction_type: str, settings: DpoSettings
+) -> TrainingStep:  # fmt: skip
+    """The training step on a UNet that carries a LoRA.
+
+    Both sides of a pair share noise, timestep and posterior draw; policy and reference see the
+    same batch, chosen rows first, in one forward each.
+    """
+    pair_of, prompt_of = caption_rows(latents, settings.captions)
+
+    def step(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        pairs, prompts, n = pair_of[rows], prompt_of[rows].clone(), len(rows)
+        shape = latents.chosen_mean[pairs].shape
+        draw = torch.randn(shape, generator=generator)
+        noise = torch.randn(shape, generator=generator)
+        timesteps = torch.randint(len(alphas_cumprod), (n,), generator=generator)
+        dropped = torch.rand(n, generator=generator) < settings.prompt_dropout
+        prompts[dropped] = 0  # row 0 is the empty prompt
+        clean = torch.cat([
+            latents.chosen_mean[pairs] + latents.chosen_std[pairs] * draw,
+            latents.rejected_mean[pairs] + latents.rejected_std[pairs] * draw,
+        ])  # fmt: skip
+        noise, timesteps = noise.repeat(2, 1, 1, 1), timesteps.repeat(2)
+        signal = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
+        target = noise_target(clean, noise, signal, prediction_type)
+        embeds = latents.prompt_embeds[prompts].repeat(2, 1, 1)
+        with torch.no_grad(), adapter_off(unet):
+            reference = squared_error(unet(noisy, timesteps, embeds).sample, target)
+        predicted = unet(noisy, timesteps, embeds).sample
+        policy = squared_error(predicted, target)
+        chosen, rejected = policy[:n], policy[n:]
+        if settings.mu is not None:
+            residual = predicted - target
+            scale = winner_preserving_scale(residual[:n], residual[n:], settings.mu)
+            rejected = scale_gradient(rejected, scale)
+        return diffusion_dpo_loss(
+            Errors(chosen, rejected), Errors(reference[:n], reference[n:]), settings.beta
+        )
+
+    return step
+
+
+def train_lora(
+    unet, latents: LatentPairs, alphas_cumprod: Tensor, prediction_type: str, *, rank: int,
+    targets: Sequence[str], dpo: DpoSettings, settings: TrainSettings, checkpoint: Path,
+) -> tuple[Lora, list[dict[str, float]]]:  # fmt: skip
+    """Train a LoRA on cached pairs; returns it and the history of step metrics.
+
+    Raises InputError when there are no pairs or the latents do not fit the UNet.
+    """
+    if not len(latents):
+        raise InputError("no pairs to train on; run `dvc repro build_pairs` and see its metrics")
+    channels, width = unet.config.in_channels, unet.config.cross_attention_dim
+    if latents.chosen_mean.shape[1] != channels or latents.prompt_embeds.shape[2] != width:
+        raise InputError(
+            f"latents have {latents.chosen_mean.shape[1]} channels and text width "
+            f"{latents.prompt_embeds.shape[2]}, the UNet of base_model.path {channels} and {width}"
+        )
+    parameters = attach_lora(unet, rank, targets, settings.seed)
+    unet.train()
+    step = dpo_step(unet, latents, alphas_cumprod, prediction_type, dpo)
+    rows = len(caption_rows(latents, dpo.captions)[0])
+    identity = [latents.pair_ids, latents.base_revision, rank, list(targets), vars(dpo)]
+    history = train(parameters, rows, step, settings, checkpoint, identity)
+    unet.eval()
+    return extract_lora(parameters), history
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a finished training run is written."""
+
+    lora: Path  # folder
+    metrics: Path
+    steps: Path
+    checkpoint: Path
+
+
+def train_and_save(
+    model: str, revision: str | None, latents: LatentPairs, categories: Sequence[str], *,
+    rank: int, targets: Sequence[str], dpo: DpoSettings, settings: TrainSettings, out: Outputs,
+) -> None:  # fmt: skip
+    """Train a LoRA of ``model`` on cached pairs; write it, its summary and its step metrics.
+
+    Raises InputError when the latents were made with another base model.
+    """
+    base_revision = model_revision(model, revision)
+    if latents.base_revision != base_revision:
+        raise InputError(
+            f"the latents of {', '.join(categories)} come from base model {latents.base_revision}, "
+            f"base_model.path is {base_revision}; run `dvc repro cache_latents`"
+        )
+    lora, history = train_lora(
+        load_unet(model, revision), latents, *load_alphas_cumprod(model, revision), rank=rank,
+        targets=targets, dpo=dpo, settings=settings, checkpoint=out.checkpoint,
+    )  # fmt: skip
+    last = {name: round(history[-1][name], 5) for name in SUMMARY}
+    summary = {"pairs": len(latents), "steps": settings.max_steps} | last
+    save_lora(out.lora, lora, {
+        "categories": list(categories), "base_model": model, "base_revision": base_revision,
+        "rank": rank, "dpo": vars(dpo), "train": vars(settings), "metrics": summary,
+    })  # fmt: skip
+    write_csv(out.steps, history)
+    write_json(out.metrics, summary)

@@ -1,0 +1,126 @@
+"""The one door to peft: LoRA on a UNet, its weights as plain matrices, and its file.
+
+A LoRA here is a dict of layer name to ``LoraLayer`` with the scale already in ``up``, so a layer's
+weight delta is always ``up @ down``. Files are diffusers' ``pytorch_lora_weights.safetensors``
+with alpha = rank and our provenance in the header; nothing is pickled.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.artifacts import LORA_FILE
+from pipeline.errors import InputError
+from pipeline.storage import atomic_path
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+    from torch import Tensor
+    from torch.nn import Parameter
+
+
+@dataclass(frozen=True)
+class LoraLayer:
+    """One layer's low-rank delta: ``down`` (rank, d_in) and ``up`` (d_out, rank), float32."""
+
+    down: "Tensor"
+    up: "Tensor"
+
+    @property
+    def delta(self) -> "Tensor":
+        """The weight delta (d_out, d_in)."""
+        return self.up @ self.down
+
+
+Lora = dict[str, LoraLayer]
+
+
+def attach_lora(
+    unet: "UNet2DConditionModel", rank: int, targets: Sequence[str], seed: int
+) -> dict[str, "Parameter"]:
+    """Put a trainable LoRA (Gaussian init, alpha = rank, fp32) on a UNet; returns its parameters.
+
+    Raises InputError when no module matches ``targets``.
+    """
+    import torch
+    from peft import LoraConfig
+
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets)
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            unet.add_adapter(config)
+        except ValueError as error:
+            raise InputError(
+                f"experts.lora.targets {list(targets)} match no layer of the UNet; diffusers "
+                "attention layers are to_q, to_k, to_v, to_out.0"
+            ) from error
+    trained = {n: p for n, p in unet.named_parameters() if "lora_" in n}
+    for parameter in trained.values():
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    return trained
+
+
+@contextmanager
+def adapter_off(unet: "UNet2DConditionModel") -> Iterator[None]:
+    """The reference model: the same UNet with its LoRA switched off, also if the body raises."""
+    unet.disable_adapters()
+    try:
+        yield
+    finally:
+        unet.enable_adapters()
+
+
+def extract_lora(parameters: Mapping[str, "Tensor"]) -> Lora:
+    """Parameters as ``attach_lora`` returns them to layers, detached copies."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    for name, value in parameters.items():
+        layer, _, kind = name.rpartition(".lora_")
+        layers.setdefault(layer, {})[kind[0]] = value.detach().clone().float().cpu()
+    return {layer: LoraLayer(parts["A"], parts["B"]) for layer, parts in sorted(layers.items())}
+
+
+def save_lora(folder: Path, lora: Lora, provenance: dict[str, object]) -> None:
+    """Write a LoRA that ``load_lora_weights(folder)`` of diffusers reads, atomically.
+
+    ``provenance`` (categories, base model, settings, metrics) goes into the file's header as JSON.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for name, layer in lora.items():
+        tensors[f"unet.{name}.lora_A.weight"] = layer.down.contiguous()
+        tensors[f"unet.{name}.lora_B.weight"] = layer.up.contiguous()
+    header = {"format": "pt", "provenance": json.dumps(provenance, sort_keys=True)}
+    with atomic_path(Path(folder) / LORA_FILE) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def load_lora(folder: Path) -> tuple[Lora, dict[str, object]]:
+    """A LoRA written by ``save_lora`` and its provenance.
+
+    Raises InputError when the file is missing, damaged, without provenance, or holds NaN.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(folder) / LORA_FILE
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is missing or damaged ({error}); run `dvc repro`") from error
+    if "provenance" not in header:
+        raise InputError(f"{path} has no provenance in its header; it was not trained here")
+    bad = [name for name, value in tensors.items() if not value.isfinite().all()]
+    if bad:
+        raise InputError(f"{path} holds NaN or infinity in {bad[0]}; train it again")
+    lora = extract_lora({k.removeprefix("unet.").removesuffix(".weight"): v
+                         for k, v in tensors.items()})  # fmt: skip
+    return lora, json.loads(header["provenance"])

@@ -1,0 +1,131 @@
+"""Merges experts into one LoRA, in the space of weight deltas (METHOD §1.3).
+
+Every method returns a LoRA that is exactly what its definition says: sums of low-rank deltas are
+kept as stacked factors, never as averages of the factors themselves.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.calibration import WinnerCounts
+from pipeline.errors import InputError
+from pipeline.lora import Lora, LoraLayer, save_lora
+from pipeline.storage import write_json
+
+
+def check_experts(experts: Mapping[str, Lora]) -> None:
+    """Raise InputError unless there is an expert and all cover the same layers and shapes."""
+    if not experts:
+        raise InputError("no experts to merge; train at least one")
+    first, reference = next(iter(experts.items()))
+    for name, lora in experts.items():
+        if lora.keys() != reference.keys():
+            odd = sorted(lora.keys() ^ reference.keys())[0]
+            raise InputError(f"experts {first} and {name} differ in layers, first in {odd}")
+        for layer in lora:
+            ours, theirs = lora[layer].delta.shape, reference[layer].delta.shape
+            if ours != theirs:
+                raise InputError(f"{layer}: expert {first} has shape {tuple(theirs)}, "
+                                 f"{name} {tuple(ours)}")  # fmt: skip
+
+
+def stack_scaled(layers: Sequence[LoraLayer], scales: Sequence[Tensor]) -> LoraLayer:
+    """The exact LoRA of sum_i diag(scales[i]) up_i down_i; scales are scalars or (d_out,)."""
+    ups = [layer.up * scale.reshape(-1, 1) for layer, scale in zip(layers, scales, strict=True)]
+    return LoraLayer(torch.cat([layer.down for layer in layers]), torch.cat(ups, 1))
+
+
+def co_merge(experts: Sequence[Lora], counts: WinnerCounts) -> Lora:
+    """Co-Merge by row: each output row of each layer is the most active expert's.
+
+    Row j of layer l goes to the expert that wins most calibration inputs there; ties go to the
+    larger mean |activation|, then to the lower index. Exact as one LoRA of rank n r.
+    """
+    merged = {}
+    for layer in experts[0]:
+        winners = winning_rows(counts, layer)
+        masks = [(winners == i).float() for i in range(len(experts))]
+        merged[layer] = stack_scaled([e[layer] for e in experts], masks)
+    return merged
+
+
+def winning_rows(counts: WinnerCounts, layer: str) -> Tensor:
+    """The index of the expert that wins each output row of a layer, (d_out,) int64."""
+    won, sums = counts.counts[layer], counts.sums[layer]
+    tied = won == won.max(0).values
+    return sums.masked_fill(~tied, -1).argmax(0)
+
+
+def average(experts: Sequence[Lora], counts: WinnerCounts) -> Lora:
+    """The mean of the experts' deltas; needs no calibration."""
+    share = torch.tensor(1 / len(experts))
+    return {
+        layer: stack_scaled([e[layer] for e in experts], [share] * len(experts))
+        for layer in experts[0]
+    }
+
+
+# name -> method; each takes the experts and their calibration counts
+MERGE_METHODS: dict[str, Callable[[Sequence[Lora], WinnerCounts], Lora]] = {
+    "co_merge": co_merge,  # AlignGuard (arXiv 2412.10493), operational definition ours
+    "average": average,  # model soups (arXiv 2203.05482)
+}
+
+
+def merge_experts(experts: Mapping[str, Lora], method: str, counts: WinnerCounts) -> Lora:
+    """Merge by a named method; InputError for unknown names or experts that do not fit."""
+    if method not in MERGE_METHODS:
+        raise InputError(f"unknown merge method {method!r}; known: {', '.join(MERGE_METHODS)}")
+    check_experts(experts)
+    return MERGE_METHODS[method](list(experts.values()), counts)
+
+
+def describe_merge(
+    experts: Mapping[str, Lora], merged: Mapping[str, Lora], counts: WinnerCounts
+) -> dict[str, object]:
+    """``metrics/merge.json``: rows won per expert, interference, and norms of the merged LoRAs."""
+    names = list(experts)
+    won = torch.zeros(len(names))
+    for layer in counts.counts:
+        won += torch.bincount(winning_rows(counts, layer), minlength=len(names))
+    flat = {n: torch.cat([v.delta.flatten() for v in lora.values()]) for n, lora in experts.items()}
+    cosine = [torch.nn.functional.cosine_similarity(flat[a], flat[b], dim=0).item()
+              for i, a in enumerate(names) for b in names[i + 1 :]]  # fmt: skip
+    return {
+        "rows_won": {n: v for n, v in zip(names, (won / won.sum()).tolist(), strict=True)},
+        "mean_pairwise_cosine": sum(cosine) / len(cosine) if cosine else 0.0,
+        "expert_norm": {n: v.norm().item() for n, v in flat.items()},
+        "merged_norm": {
+            m: torch.cat([v.delta.flatten() for v in lora.values()]).norm().item()
+            for m, lora in merged.items()
+        },
+    }  # fmt: skip
+
+
+def merge_and_save(
+    experts: Mapping[str, Lora], provenances: Mapping[str, Mapping[str, object]],
+    methods: Sequence[str], counts: WinnerCounts, folder: Path, metrics: Path,
+) -> None:  # fmt: skip
+    """Merge by every method into ``folder``/<method>; ``describe_merge`` goes to ``metrics``."""
+    merged = {method: merge_experts(experts, method, counts) for method in methods}
+    for method, lora in merged.items():
+        save_lora(folder / method, lora, merge_provenance(provenances, method))
+    write_json(metrics, describe_merge(experts, merged, counts))
+
+
+def merge_provenance(experts: Mapping[str, Mapping[str, object]], method: str) -> dict[str, object]:
+    """The merged file's provenance: the method and that of every expert in it.
+
+    Raises InputError when the experts were trained on different base models.
+    """
+    revisions = {name: p["base_revision"] for name, p in experts.items()}
+    if len(set(revisions.values())) > 1:
+        raise InputError(f"the experts are of different base models: {revisions}; run `dvc repro`")
+    first = next(iter(experts.values()))
+    return {
+        "categories": list(experts), "method": method, "base_model": first["base_model"],
+        "base_revision": first["base_revision"], "experts": dict(experts),
+    }  # fmt: skip

@@ -1,0 +1,152 @@
+"""One training loop for everything that is trained with a preference loss.
+
+Every random number of a step derives from the run's seed and the step's number, so the state that
+a resumed run needs is the step, the weights and the optimizer's moments: bit for bit the same
+final weights, however often the run was killed.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from pipeline.seeds import content_id, seed_for
+from pipeline.storage import atomic_path
+
+log = logging.getLogger(__name__)
+# (rows of the batch, generator of the step) -> losses (batch,), metrics by name (batch,)
+TrainingStep = Callable[[Tensor, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and how fast to train; learning rate warms up linearly, then stays."""
+
+    learning_rate: float
+    warmup_steps: int
+    batch: int
+    max_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    seed: int
+    checkpoint_every: int
+    log_every: int
+
+
+@dataclass
+class TrainState:
+    """What a checkpoint holds besides weights and optimizer moments."""
+
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry per log_every steps
+
+
+def train(
+    parameters: Mapping[str, torch.nn.Parameter], rows: int, training_step: TrainingStep,
+    settings: TrainSettings, checkpoint: Path, identity: object,
+) -> list[dict[str, float]]:  # fmt: skip
+    """Minimise the mean of ``training_step``'s losses with AdamW; returns the logged metrics.
+
+    Args:
+        parameters: what is trained, by name.
+        rows: size of the data set; each epoch visits every row once in an order of its own.
+        checkpoint: file of the unfinished run, deleted at the end.
+        identity: JSON-able description of data and model; a checkpoint of another is ignored.
+
+    Raises:
+        FloatingPointError: a loss is not finite; names the step and rows.
+    """
+    run_id = content_id(identity, asdict(settings), {n: list(p.shape) for n, p in
+                                                     parameters.items()})  # fmt: skip
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    state = _load_checkpoint(checkpoint, run_id, parameters, optimizer)
+    progress = tqdm(total=settings.max_steps * settings.batch, desc="train", unit="pair",
+                    initial=state.step * settings.batch)  # fmt: skip
+    recent: list[dict[str, float]] = []
+    while state.step < settings.max_steps:
+        batch_rows = rows_of_step(rows, settings.batch, state.step, settings.seed)
+        generator = torch.Generator().manual_seed(seed_for(settings.seed, "step", state.step))
+        losses, metrics = training_step(batch_rows, generator)
+        if not losses.isfinite().all():
+            raise FloatingPointError(
+                f"loss is {losses.detach().tolist()} at step {state.step}, rows "
+                f"{batch_rows.tolist()}; lower experts.learning_rate or experts.beta"
+            )
+        optimizer.zero_grad()
+        losses.mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * warmup(state.step, settings.warmup_steps)
+        optimizer.step()
+        state.step += 1
+        recent.append({"loss": losses.mean().item()} | {k: v.mean().item() for k, v in
+                                                        metrics.items()})  # fmt: skip
+        progress.update(settings.batch)
+        if state.step % settings.log_every == 0 or state.step == settings.max_steps:
+            means = {k: math.fsum(r[k] for r in recent) / len(recent) for k in recent[0]}
+            state.history.append({"step": state.step} | means)
+            progress.set_postfix(loss=f"{means['loss']:.3f}")
+            recent = []
+            if state.step % settings.checkpoint_every == 0 and state.step < settings.max_steps:
+                _save_checkpoint(checkpoint, run_id, state, parameters, optimizer)
+    progress.close()
+    checkpoint.unlink(missing_ok=True)
+    return state.history
+
+
+def warmup(step: int, warmup_steps: int) -> float:
+    """The learning rate's factor: linear up to 1 over ``warmup_steps``, then 1."""
+    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+
+
+def rows_of_step(rows: int, batch: int, step: int, seed: int) -> Tensor:
+    """The rows of a step: consecutive slices of one shuffled order per epoch, (batch,) int64."""
+    positions = range(step * batch, (step + 1) * batch)
+    orders = {
+        epoch: torch.randperm(
+            rows, generator=torch.Generator().manual_seed(seed_for(seed, "epoch", epoch))
+        )
+        for epoch in {p // rows for p in positions}
+    }
+    return torch.stack([orders[p // rows][p % rows] for p in positions])
+
+
+def _save_checkpoint(path, run_id, state: TrainState, parameters, optimizer) -> None:
+    tensors = {}
+    for name, parameter in parameters.items():
+        moments = optimizer.state[parameter]
+        tensors[f"{name}|weight"] = parameter.detach().contiguous()
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            tensors[f"{name}|{key}"] = moments[key].contiguous()
+    header = {"run_id": run_id, "state": json.dumps(asdict(state))}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def _load_checkpoint(path, run_id, parameters, optimizer) -> TrainState:
+    """The state to go on from; a fresh one when there is no checkpoint of this very run."""
+    if not path.exists():
+        return TrainState()
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+        if header["run_id"] != run_id:
+            log.info("ignoring %s: it belongs to other data or settings", path)
+            return TrainState()
+        for name, parameter in parameters.items():
+            parameter.data.copy_(file.get_tensor(f"{name}|weight"))
+            optimizer.state[parameter] = {
+                key: file.get_tensor(f"{name}|{key}") for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+        state = TrainState(**json.loads(header["state"]))
+    log.info("resuming %s at step %d", path, state.step)
+    return state

@@ -1,0 +1,27 @@
+"""Trains one category's LoRA expert by Diffusion-DPO."""
+
+from pipeline import artifacts
+from pipeline.cli import run_stage
+from pipeline.experts import DpoSettings, Outputs, train_and_save
+from pipeline.latents import load_latents
+from pipeline.params import load_params
+from pipeline.train import TrainSettings
+
+
+def main(category: str) -> None:
+    params = load_params()
+    e = params.experts
+    train_and_save(
+        params.base_model.path, params.base_model.revision,
+        load_latents(artifacts.latents(category)), [category],
+        rank=e.lora.rank, targets=e.lora.targets, dpo=DpoSettings(**e.dpo.model_dump()),
+        settings=TrainSettings(seed=params.seed, **e.optim.model_dump()),
+        out=Outputs(
+            artifacts.expert(category), artifacts.expert_metrics(category),
+            artifacts.expert_steps(category), artifacts.checkpoint(category),
+        ),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_stage(main)

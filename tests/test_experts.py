@@ -1,0 +1,104 @@
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from pipeline.dpo import squared_error
+from pipeline.errors import InputError
+from pipeline.experts import DpoSettings, caption_rows, dpo_step, noise_target, train_lora
+from pipeline.lora import attach_lora
+from pipeline.train import TrainSettings
+
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+DPO = DpoSettings(beta=200.0, mu=None, captions="both", prompt_dropout=0.0)
+SETTINGS = TrainSettings(
+    learning_rate=0.02, warmup_steps=0, batch=4, max_steps=40, weight_decay=0.0,
+    max_grad_norm=1.0, seed=0, checkpoint_every=20, log_every=10,
+)  # fmt: skip
+
+
+def train(unet, latents, alphas, tmp_path, dpo=DPO, settings=SETTINGS):
+    return train_lora(
+        unet, latents, alphas, "epsilon", rank=4, targets=TARGETS, dpo=dpo, settings=settings,
+        checkpoint=tmp_path / "c",
+    )  # fmt: skip
+
+
+def test_both_captions_make_two_rows_of_a_pair(tiny_latents):
+    pairs, prompts = caption_rows(tiny_latents, "both")
+    assert pairs.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert prompts.tolist() == [5, 6, 7, 8, 1, 2, 3, 4]
+    assert caption_rows(tiny_latents, "unsafe")[1].tolist() == [5, 6, 7, 8]
+    assert caption_rows(tiny_latents, "safe")[1].tolist() == [1, 2, 3, 4]
+
+
+def test_untrained_policy_is_the_reference(tiny_unet, tiny_latents, alphas_cumprod):
+    attach_lora(tiny_unet, 2, TARGETS, seed=0)
+    step = dpo_step(tiny_unet, tiny_latents, alphas_cumprod, "epsilon", DPO)
+    losses, metrics = step(torch.arange(8), torch.Generator().manual_seed(0))
+    assert torch.allclose(losses, torch.full((8,), 2.0).log(), atol=1e-5)
+    assert metrics["rewards/margins"].abs().max() < 1e-4
+
+
+def test_the_sides_share_noise_timestep_and_posterior_draw(tiny_unet, tiny_latents, alphas_cumprod):
+    # two equal sides must have equal errors; independent draws (the published flips) would differ
+    attach_lora(tiny_unet, 2, TARGETS, seed=0)
+    same = dataclasses.replace(
+        tiny_latents, rejected_mean=tiny_latents.chosen_mean, rejected_std=tiny_latents.chosen_std
+    )
+    for parameter in (p for n, p in tiny_unet.named_parameters() if "lora_" in n):
+        parameter.data += 0.1
+    step = dpo_step(tiny_unet, same, alphas_cumprod, "epsilon", DPO)
+    _, metrics = step(torch.arange(8), torch.Generator().manual_seed(0))
+    assert metrics["rewards/chosen"].abs().min() > 1e-4
+    assert torch.allclose(metrics["rewards/chosen"], metrics["rewards/rejected"], atol=1e-4)
+
+
+def test_training_learns_the_preference(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
+    _, history = train(tiny_unet, tiny_latents, alphas_cumprod, tmp_path)
+    assert history[-1]["loss"] < 0.5 < history[0]["loss"] + 0.1
+    assert history[-1]["rewards/accuracies"] > 0.7
+
+
+def test_training_is_deterministic(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
+    short = dataclasses.replace(SETTINGS, max_steps=6)
+    first, _ = train(
+        copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path, settings=short
+    )
+    again, _ = train(
+        copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path, settings=short
+    )
+    assert all(torch.equal(first[k].delta, again[k].delta) for k in first)
+
+
+def test_the_safeguard_spares_the_chosen_side(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
+    ends = {}
+    for mu in (None, 0.5):
+        dpo = dataclasses.replace(DPO, mu=mu)
+        _, history = train(copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path, dpo)
+        ends[mu] = history[-1]["error/chosen_over_reference"]
+    assert ends[0.5] < ends[None]
+
+
+def test_v_prediction_target_recovers_the_clean_latents():
+    rng = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 1, 2, 2, generator=rng), torch.randn(2, 1, 2, 2, generator=rng)
+    signal = torch.tensor([0.9, 0.2]).view(2, 1, 1, 1)
+    noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
+    v = noise_target(clean, noise, signal, "v_prediction")
+    assert torch.allclose(signal.sqrt() * noisy - (1 - signal).sqrt() * v, clean, atol=1e-6)
+    assert squared_error(noise_target(clean, noise, signal, "epsilon"), noise).sum() == 0
+    with pytest.raises(InputError, match="'sample' is not supported"):
+        noise_target(clean, noise, signal, "sample")
+
+
+def test_latents_of_another_model_are_refused(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
+    wide = dataclasses.replace(tiny_latents, prompt_embeds=torch.zeros(9, 6, 16))
+    with pytest.raises(InputError, match="text width 16, the UNet of base_model.path 4 and 8"):
+        train(tiny_unet, wide, alphas_cumprod, tmp_path)
+
+
+def test_no_pairs_is_an_error(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
+    with pytest.raises(InputError, match="no pairs to train on"):
+        train(tiny_unet, dataclasses.replace(tiny_latents, pair_ids=[]), alphas_cumprod, tmp_path)

@@ -1,0 +1,111 @@
+import dataclasses
+
+import pytest
+import torch
+
+from pipeline.train import TrainSettings, rows_of_step, train, warmup
+
+SETTINGS = TrainSettings(
+    learning_rate=0.05, warmup_steps=3, batch=4, max_steps=12, weight_decay=0.01,
+    max_grad_norm=1.0, seed=7, checkpoint_every=4, log_every=2,
+)  # fmt: skip
+
+
+class Killed(Exception):
+    """Stands for kill -9 in mid-run."""
+
+
+def problem():
+    """A linear fit with noise from the step's generator: weight, step function."""
+    weight = torch.nn.Parameter(torch.zeros(3))
+    data = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+
+    def step(rows, generator):
+        noise = torch.randn(len(rows), generator=generator)
+        losses = (data[rows] @ weight - data[rows].sum(1) + 0.1 * noise).square()
+        return losses, {"abs": losses.detach().sqrt()}
+
+    return weight, step
+
+
+def run(path, step_hook=None, settings=SETTINGS, identity="x"):
+    weight, step = problem()
+    wrapped = step
+    if step_hook:
+
+        def wrapped(rows, generator):
+            step_hook()
+            return step(rows, generator)
+
+    history = train({"w": weight}, 10, wrapped, settings, path, identity)
+    return weight.detach(), history
+
+
+def test_it_learns_and_logs_means(tmp_path):
+    weight, history = run(tmp_path / "c", settings=dataclasses.replace(SETTINGS, max_steps=200))
+    assert torch.allclose(weight, torch.ones(3), atol=0.15)
+    assert [h["step"] for h in history[:3]] == [2, 4, 6]
+    assert set(history[0]) == {"step", "loss", "abs"}
+
+
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
+    expected, expected_history = run(tmp_path / "whole")
+    calls = {"n": 0}
+
+    def die_at(n):
+        def hook():
+            calls["n"] += 1
+            if calls["n"] == n:
+                raise Killed
+
+        return hook
+
+    for n in (7, 13):  # dies at step 7, then again at step 11 of the resumed run
+        with pytest.raises(Killed):
+            run(tmp_path / "c", die_at(n))
+    assert (tmp_path / "c").exists()
+    weight, history = run(tmp_path / "c")
+    assert torch.equal(weight, expected)
+    assert history == expected_history
+
+
+def test_a_finished_run_leaves_no_checkpoint(tmp_path):
+    run(tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_checkpoint_of_another_run_is_ignored(tmp_path):
+    def die():
+        calls.append(1)
+        if len(calls) == 6:
+            raise Killed
+
+    calls = []
+    with pytest.raises(Killed):
+        run(tmp_path / "c", die, identity="other data")
+    assert torch.equal(run(tmp_path / "c")[0], run(tmp_path / "d")[0])
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rows(tmp_path):
+    weight = torch.nn.Parameter(torch.zeros(1))
+
+    def step(rows, generator):
+        return weight * float("nan") + rows, {}
+
+    with pytest.raises(FloatingPointError, match=r"at step 0, rows \[\d"):
+        train({"w": weight}, 10, step, SETTINGS, tmp_path / "c", "x")
+
+
+def test_every_epoch_visits_every_row_once():
+    seen = torch.cat([rows_of_step(10, 4, step, seed=0) for step in range(5)])
+    assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
+    assert seen[:10].tolist() != seen[10:].tolist()
+
+
+def test_a_batch_larger_than_the_data_wraps_around():
+    assert sorted(rows_of_step(2, 5, 0, seed=0).tolist()) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
+
+
+def test_warmup():
+    assert [warmup(s, 4) for s in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert warmup(0, 0) == 1.0
