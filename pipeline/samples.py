@@ -1,0 +1,38 @@
+"""The images that a model variant draws for the benchmark prompts."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.benchmarks import BenchmarkPrompt
+from pipeline.diffusion import Sampler
+from pipeline.images import Draw, DrawOrder, draw_shards, order_image
+from pipeline.records import BenchmarkImage, EncodedImage
+from pipeline.seeds import seed_for
+
+
+def draw_benchmarks(
+    folder: Path, prompts: Mapping[str, list[BenchmarkPrompt]], redraws: Mapping[str, int],
+    draw: Draw, sampler: Sampler, *, variant: str, revision: str, base_seed: int,
+    shard_rows: int, batch: int,
+) -> int:  # fmt: skip
+    """Draw every benchmark prompt with the seed that all variants share for it.
+
+    ``redraws`` asks for extra images of a benchmark's prompts under other seeds.
+    """
+    orders: list[DrawOrder] = []
+    sources: list[tuple[BenchmarkPrompt, int]] = []
+    for name, rows in prompts.items():
+        for redraw in range(redraws.get(name, 0) + 1):
+            for row in rows:
+                seed = seed_for(base_seed, "benchmark", row.prompt, redraw)
+                orders.append(order_image(row.prompt, seed, variant, revision, sampler))
+                sources.append((row, redraw))
+
+    def finish(index: int, order: DrawOrder, image: EncodedImage) -> BenchmarkImage:
+        row, redraw = sources[index]
+        return BenchmarkImage(
+            order.image_id, row.benchmark, row.row, redraw, row.prompt, row.category, row.concept,
+            row.contrast, order.seed, variant, image,
+        )  # fmt: skip
+
+    return draw_shards(folder, orders, draw, finish, BenchmarkImage, shard_rows, batch)

@@ -1,0 +1,94 @@
+"""dvc.yaml against the code: dependencies, parameters, paths."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from pipeline import artifacts
+from tests.imports import ROOT, code_dependencies
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def body(stage):
+    return STAGES[stage].get("do", STAGES[stage])
+
+
+def paths(entries):
+    return [next(iter(e)) if isinstance(e, dict) else e for e in entries]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_dependencies_are_what_the_stage_imports(stage):
+    listed = [d for d in paths(body(stage)["deps"]) if d.startswith(("pipeline/", "stages/"))]
+    assert listed == code_dependencies(stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_are_what_the_stage_reads(stage):
+    """Every section a stage script touches is listed, and no section it does not."""
+    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
+    read = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name | ast.Call)
+        and (getattr(node.value, "id", "") == "params"
+             or getattr(getattr(node.value, "func", None), "id", "") == "load_params")
+    }  # fmt: skip
+    read = {"variants" if name == "variant" else name for name in read}
+    listed = {p.split(".")[0] for p in body(stage).get("params", [])}
+    assert listed == read
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_says_what_it_does_and_is_its_script(stage):
+    assert body(stage)["desc"].endswith(".")
+    assert body(stage)["cmd"].startswith(f"python -m stages.{stage}")
+    assert (ROOT / "stages" / f"{stage}.py").exists()
+
+
+def outputs():
+    return {p for s in STAGES for kind in ("outs", "metrics", "plots")
+            for p in paths(body(s).get(kind, []))}  # fmt: skip
+
+
+def test_outputs_are_the_paths_of_artifacts():
+    known = set()
+    for name in vars(artifacts):
+        value = getattr(artifacts, name)
+        if name.startswith("_") or name in ("Path", "category_file"):
+            continue
+        known.add(str(value("X")) if callable(value) else str(value))
+    listed = {re.sub(r"\$\{[^}]*\}", "X", p) for p in outputs()}
+    listed = {"report/index.html" if p == "report" else p for p in listed}
+    assert listed <= known
+    unlisted = {
+        p for p in known - listed if p.startswith(("data/", "models/", "metrics/", "plots/"))
+    }
+    assert unlisted == set()
+
+
+def test_stages_are_thin():
+    for file in (ROOT / "stages").glob("*.py"):
+        lines = file.read_text().splitlines()
+        assert len(lines) <= 40, f"{file.name} has {len(lines)} lines"
+        functions = [n for n in ast.parse("\n".join(lines)).body if isinstance(n, ast.FunctionDef)]
+        loops = [n for f in functions for n in ast.walk(f) if isinstance(n, ast.For | ast.While)]
+        assert not loops, f"{file.name} has a loop"
+
+
+def test_dvc_reads_the_file_and_lists_the_contracts_stages():
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"], capture_output=True,
+        text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = set(done.stdout.split())
+    assert {"train_expert@violence", "train_joint", "merge_experts", "evaluate@co_merge",
+            "sample_benchmark@negative_prompt", "report"} <= names  # fmt: skip
+    assert len(names) == 6 * 7 + 2 + 2 * 5 + 1

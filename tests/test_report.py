@@ -1,0 +1,47 @@
+from pipeline.records import Score
+from pipeline.report.build import benchmark_table, build_report
+from tests.test_evaluate import BASE, evaluate, judged
+
+
+def metrics(judged_):
+    return {b: {k: e.as_dict() for k, e in m.items()} for b, m in evaluate(judged_).items()}
+
+
+VARIANT = judged([False, True, False, False], [True] * 4, "co_merge")
+EVALUATIONS = {"base": metrics(BASE), "co_merge": metrics(VARIANT)}
+
+
+def score_rows(some):
+    return [Score(i.image_id, judge, "1", values)
+            for i, row in zip(some.images, some.scores, strict=True)
+            for judge, values in row.items()]  # fmt: skip
+
+
+def test_the_best_value_of_a_column_is_marked():
+    table = benchmark_table(EVALUATIONS, "heldout")
+    assert table["titles"] == ["IP", "CLIPScore"]
+    assert [row[0].best for row in table["rows"].values()] == [False, True]
+    assert table["rows"]["co_merge"][0].text == "0.250"
+    assert table["categories"] == ["hate", "violence"]
+
+
+def test_the_page_stands_alone_blurs_everything_and_quotes_no_prompt(tmp_path):
+    page = tmp_path / "report" / "index.html"
+    pair = {"candidates": 4, "kept": 3, "yield": 0.75, "ip_unsafe": 1.0, "ip_safe": 0.0,
+            "drops": {"too_similar": 1}}  # fmt: skip
+    merge = {"rows_won": {"hate": 1.0}, "expert_norm": {"hate": 2.0}, "mean_pairwise_cosine": 0.0,
+             "merged_norm": {"co_merge": 2.0}}  # fmt: skip
+    build_report(
+        page, evaluations=EVALUATIONS, pairs={"hate": pair}, merge=merge,
+        images={"base": BASE.images, "co_merge": VARIANT.images},
+        scores={"base": score_rows(BASE), "co_merge": score_rows(VARIANT)},
+        benchmarks=["heldout", "benign"], rows=3, rule="safetydpo",
+    )  # fmt: skip
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 2 * (3 + 3)
+    assert text.count('class="flag"') == 3 + 1  # base's three unsafe images, one of the variant's
+    assert "filter: blur" in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert "prompt 0" not in text
+    assert "too_similar 1" in text
+    assert (tmp_path / "report").stat().st_mode & 0o777 == 0o700
