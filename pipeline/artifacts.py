@@ -6,6 +6,7 @@ PARAMS = Path("params.yaml")
 TESTBED = Path("assets/testbed")
 
 DATA = Path("data")  # private: prompts, images and latents of both sides
+DVC_CACHE = Path(".dvc/cache")  # holds copies of all of them
 MODELS = Path("models")
 METRICS = Path("metrics")
 REPORT = Path("report/index.html")

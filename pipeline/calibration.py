@@ -12,11 +12,27 @@ from pipeline.lora import Lora
 from pipeline.seeds import seed_for
 
 
+def check_experts(experts: Mapping[str, Lora]) -> None:
+    """Raise InputError unless there is an expert and all cover the same layers and shapes."""
+    if not experts:
+        raise InputError("no experts to merge; train at least one")
+    first, reference = next(iter(experts.items()))
+    for name, lora in experts.items():
+        if lora.keys() != reference.keys():
+            odd = sorted(lora.keys() ^ reference.keys())[0]
+            raise InputError(f"experts {first} and {name} differ in layers, first in {odd}")
+        for layer in lora:
+            ours, theirs = lora[layer].delta.shape, reference[layer].delta.shape
+            if ours != theirs:
+                raise InputError(f"{layer}: expert {first} has shape {tuple(theirs)}, "
+                                 f"{name} {tuple(ours)}")  # fmt: skip
+
+
 class WinnerCounts:
     """Streams layer inputs and counts, per output row, which expert reacts most (METHOD §1.3).
 
     For layer inputs h and experts i with deltas dW_i, ``counts[layer][i, j]`` is the number of
-    inputs for which |(dW_i h)_j| is the largest over the experts, ``means[layer][i, j]`` the sum
+    inputs for which |(dW_i h)_j| is the largest over the experts, ``sums[layer][i, j]`` the sum
     of |(dW_i h)_j|, kept to break ties. Only these (experts, d_out) tables are stored.
     """
 
@@ -27,7 +43,7 @@ class WinnerCounts:
 
     def add(self, layer: str, inputs: Tensor) -> None:
         """Count one batch of a layer's inputs, (..., d_in)."""
-        h = inputs.reshape(-1, inputs.shape[-1]).float()
+        h = inputs.reshape(-1, inputs.shape[-1]).float().cpu()
         activations = torch.stack([
             (h @ expert[layer].down.T @ expert[layer].up.T).abs() for expert in self._experts
         ])  # fmt: skip
@@ -71,8 +87,9 @@ def count_winners(
         prompts: pairs taken per category, by a seeded draw.
 
     Raises:
-        InputError: a category has fewer pairs than ``prompts``.
+        InputError: the experts do not fit each other, or a category has too few pairs.
     """
+    check_experts(experts)
     counts = WinnerCounts(list(experts.values()))
     layers = list(next(iter(experts.values())))
     with _watching(unet, layers, counts):
@@ -89,5 +106,6 @@ def count_winners(
                 noise = torch.randn(cached.rejected_mean[rows].shape, generator=generator)
                 signal = alphas_cumprod[t]
                 noisy = signal.sqrt() * cached.rejected_mean[rows] + (1 - signal).sqrt() * noise
-                unet(noisy, torch.full((prompts,), t), embeds)
+                steps = torch.full((prompts,), t)
+                unet(*(x.to(unet.device) for x in (noisy, steps, embeds)))
     return counts

@@ -6,10 +6,11 @@ import inspect
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
-from pipeline.artifacts import DATA
-from pipeline.errors import InputError
+from pipeline.artifacts import DATA, DVC_CACHE
+from pipeline.errors import InputError, first_line
 from pipeline.storage import private_folder
 
 
@@ -25,21 +26,40 @@ def run_stage(main: Callable[..., None]) -> None:
     )
     for argument in inspect.signature(main).parameters:
         parser.add_argument(argument)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "diffusers", "transformers", "root"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_MININTERVAL", "1")
-    private_folder(DATA)
+    arguments = vars(parser.parse_args())
+    os.umask(0o077)  # what a stage writes is the user's alone
+    for folder in (DATA, DVC_CACHE):
+        private_folder(folder)
+    _quiet_libraries()
     try:
-        main(**vars(parser.parse_args()))
+        main(**arguments)
     except (InputError, FloatingPointError) as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if not _is_disk_full(error):
             raise
-        sys.exit(f"{name}: the disk is full ({error.filename or 'while writing'}); free some "
-                 "space and run the same command again")  # fmt: skip
+        sys.exit(f"{name}: the disk is full ({first_line(error)}); free some space and run the "
+                 "same command again")  # fmt: skip
+
+
+def _quiet_libraries() -> None:
+    """Our own progress, no one else's: diffusers would even log prompts that it truncates."""
+    for library in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ[f"{library}_VERBOSITY"] = "error"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
+    os.environ.setdefault("TQDM_MININTERVAL", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Whether an error is ENOSPC; safetensors reports it as text only."""
+    return getattr(error, "errno", None) == errno.ENOSPC or (
+        type(error).__name__ == "SafetensorError" and f"os error {errno.ENOSPC}" in str(error)
+    )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pipeline.errors import InputError
+from pipeline.artifacts import LORA_FILE
+from pipeline.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
@@ -43,10 +44,10 @@ def model_revision(path: str, revision: str | None) -> str:
             )
         return revision
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        if file.suffix in {".json", ".safetensors", ".txt"}:
-            digest.update(file.relative_to(folder).as_posix().encode())
-            digest.update(file.read_bytes())
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
@@ -58,9 +59,8 @@ def _readable(path: str, part: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
         raise InputError(
-            f"cannot load {part} from {path}: {first}. For the bundled testbed run "
+            f"cannot load {part} from {path}: {first_line(error)}. For the bundled testbed run "
             "`git checkout assets/testbed`; otherwise check base_model in params.yaml"
         ) from error
 
@@ -77,6 +77,7 @@ def load_pipeline(path: str, revision: str | None) -> "DiffusionPipeline":
     with _readable(path, "a text-to-image pipeline"):
         pipe = AutoPipelineForText2Image.from_pretrained(
             path, revision=revision, safety_checker=None, requires_safety_checker=False,
+            use_safetensors=True,
             dtype=torch.float16 if torch.cuda.is_available() else torch.float32,
         )  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
@@ -85,11 +86,14 @@ def load_pipeline(path: str, revision: str | None) -> "DiffusionPipeline":
 
 def load_unet(path: str, revision: str | None) -> "UNet2DConditionModel":
     """The model's UNet in float32, frozen."""
+    import torch
     from diffusers import UNet2DConditionModel
 
     with _readable(path, "the UNet"):
-        unet = UNet2DConditionModel.from_pretrained(path, subfolder="unet", revision=revision)
-    return unet.requires_grad_(False)
+        unet = UNet2DConditionModel.from_pretrained(
+            path, subfolder="unet", revision=revision, use_safetensors=True
+        )
+    return unet.requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_alphas_cumprod(path: str, revision: str | None):
@@ -109,7 +113,9 @@ def load_vae(path: str, revision: str | None) -> "AutoencoderKL":
     from diffusers import AutoencoderKL
 
     with _readable(path, "the VAE"):
-        vae = AutoencoderKL.from_pretrained(path, subfolder="vae", revision=revision)
+        vae = AutoencoderKL.from_pretrained(
+            path, subfolder="vae", revision=revision, use_safetensors=True
+        )
     return vae.requires_grad_(False)
 
 
@@ -120,7 +126,9 @@ def encode_prompts(path: str, revision: str | None, prompts: Sequence[str], batc
 
     with _readable(path, "the text encoder"):
         tokenizer = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", revision=revision)
-        encoder = CLIPTextModel.from_pretrained(path, subfolder="text_encoder", revision=revision)
+        encoder = CLIPTextModel.from_pretrained(
+            path, subfolder="text_encoder", revision=revision, use_safetensors=True
+        )
     ids = tokenizer(
         list(prompts), padding="max_length", truncation=True, return_tensors="pt",
         max_length=tokenizer.model_max_length,
@@ -140,9 +148,22 @@ def _set_scheduler(pipe: "DiffusionPipeline", name: str) -> None:
 
 
 def load_lora(pipe: "DiffusionPipeline", folder: Path) -> None:
-    """Put a LoRA folder on the pipeline, through diffusers' own loader."""
-    with _readable(str(folder), "a LoRA"):
-        pipe.load_lora_weights(str(folder))
+    """Put a LoRA folder on the pipeline, through diffusers' own loader.
+
+    Raises InputError when the folder holds no readable LoRA file.
+    """
+    from safetensors import SafetensorError
+
+    path = Path(folder) / LORA_FILE
+    if not path.is_file():
+        raise InputError(f"no LoRA file {path}; run `dvc repro` to train and merge it")
+    try:
+        pipe.load_lora_weights(str(folder), weight_name=LORA_FILE, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{path} is damaged or of another model ({first_line(error)}); delete it and run "
+            "`dvc repro`"
+        ) from error
 
 
 def load_variant(

@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     Stages print it as one line, without a traceback, and exit with status 1.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type when it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -47,6 +47,8 @@ def judge_images(images: Sequence[BenchmarkImage], panel: Panel, only_clip: bool
     ``clip`` holds ``text`` and, where there is one, ``contrast``: 100 x cosine with the prompt and
     with its contrast.
     """
+    if not images:
+        raise InputError("there are no benchmark images; run `dvc repro sample_benchmark`")
     if only_clip:
         embeddings = panel.clip.embed_images([decode_image(i.image) for i in images])
         scores = [{} for _ in images]

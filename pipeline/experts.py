@@ -80,6 +80,9 @@ def dpo_step(
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         target = noise_target(clean, noise, signal, prediction_type)
         embeds = latents.prompt_embeds[prompts].repeat(2, 1, 1)
+        noisy, target, timesteps, embeds = (
+            x.to(unet.device) for x in (noisy, target, timesteps, embeds)
+        )
         with torch.no_grad(), adapter_off(unet):
             reference = squared_error(unet(noisy, timesteps, embeds).sample, target)
         predicted = unet(noisy, timesteps, embeds).sample
@@ -116,7 +119,7 @@ def train_lora(
     unet.train()
     step = dpo_step(unet, latents, alphas_cumprod, prediction_type, dpo)
     rows = len(caption_rows(latents, dpo.captions)[0])
-    identity = [latents.pair_ids, latents.base_revision, rank, list(targets), vars(dpo)]
+    identity = [latents.digest(), rank, list(targets), vars(dpo)]
     history = train(parameters, rows, step, settings, checkpoint, identity)
     unet.eval()
     return extract_lora(parameters), history
@@ -158,3 +161,4 @@ def train_and_save(
     })  # fmt: skip
     write_csv(out.steps, history)
     write_json(out.metrics, summary)
+    out.checkpoint.unlink(missing_ok=True)

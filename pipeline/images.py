@@ -1,8 +1,9 @@
 """Draws every planned image into Parquet shards, and takes up where a killed run stopped.
 
 A shard holds a fixed run of the plan and is written whole or not at all; a shard whose ids are
-those of the plan is finished and never drawn again. Ids hash all that shapes an image, so a change
-of model, sampler or seed redraws exactly what it touches.
+those of the plan is finished and never drawn again. Ids hash all that shapes an image. Every batch
+is a fixed slice of the plan, because float sums differ in the last bit with the batch size: so the
+files of a resumed run equal those of an undisturbed one, byte for byte.
 """
 
 import json
@@ -20,9 +21,10 @@ from pipeline.pixels import encode_png
 from pipeline.policy import hard_block
 from pipeline.records import SAFE, UNSAFE, DrawnImage, EncodedImage, PromptPair
 from pipeline.seeds import content_id, seed_for
-from pipeline.storage import private_folder, read_column, remove_except, write_rows
+from pipeline.storage import private_folder, read_column, read_rows, remove_except, write_rows
 
 Row = TypeVar("Row")
+DRAWING_VERSION = 1  # raise it when a change of code changes pictures: ids hash it
 Draw = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
 
 
@@ -37,7 +39,7 @@ class DrawOrder:
 
 def order_image(prompt: str, seed: int, model: str, revision: str, sampler: Sampler) -> DrawOrder:
     """An order whose id hashes everything that shapes the image."""
-    image_id = content_id(prompt, seed, model, revision, sampler.describe())
+    image_id = content_id(DRAWING_VERSION, prompt, seed, model, revision, sampler.describe())
     return DrawOrder(image_id, prompt, seed)
 
 
@@ -51,7 +53,8 @@ def draw_shards(
     Args:
         orders: the plan; ids must be unique.
         draw: (prompts, seeds) to images, at most ``batch`` at a time.
-        finish: (index in the plan, order, image) to the row to store.
+        finish: (index in the plan, order, image) to the row to store; the row's ``image`` is the
+            image, its other columns are labels that may change without a new image.
 
     Raises:
         InputError: when two orders share an id, or a stored shard is damaged.
@@ -66,21 +69,29 @@ def draw_shards(
     with tqdm(total=len(orders), desc=f"draw {folder.name}", unit="image") as progress:
         for start, path in shards.items():
             part = orders[start : start + shard_rows]
-            ids = [o.image_id for o in part]
-            if not path.exists() or read_column(path, "image_id") != ids:
-                rows = []
-                for first in range(0, len(part), batch):
-                    some = part[first : first + batch]
-                    pictures = draw([o.prompt for o in some], [o.seed for o in some])
-                    for k, (order, picture) in enumerate(zip(some, pictures, strict=True)):
-                        encoded = encode_png(picture, order.image_id)
-                        rows.append(finish(start + first + k, order, encoded))
-                    progress.update(len(some))
-                write_rows(path, row_type, rows)
-                drawn += len(part)
-            else:
+            if path.exists() and read_column(path, "image_id") == [o.image_id for o in part]:
+                images = [row.image for row in read_rows(path, row_type)]
                 progress.update(len(part))
+            else:
+                images = _draw_part(part, draw, batch, progress)
+                drawn += len(part)
+            rows = [
+                finish(start + k, o, i) for k, (o, i) in enumerate(zip(part, images, strict=True))
+            ]
+            write_rows(path, row_type, rows)
     return drawn
+
+
+def _draw_part(
+    orders: Sequence[DrawOrder], draw: Draw, batch: int, progress: tqdm
+) -> list[EncodedImage]:
+    images: list[EncodedImage] = []
+    for first in range(0, len(orders), batch):
+        some = orders[first : first + batch]
+        pictures = draw([o.prompt for o in some], [o.seed for o in some])
+        images += [encode_png(p, o.image_id) for o, p in zip(some, pictures, strict=True)]
+        progress.update(len(some))
+    return images
 
 
 def draw_pairs(

@@ -5,6 +5,8 @@ as if the encoder ran. Prompts are stored once each, with an index per pair. Lat
 the images, so they live in the same private folders as the images.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,13 @@ class LatentPairs:
 
     def __len__(self) -> int:
         return len(self.pair_ids)
+
+    def digest(self) -> str:
+        """SHA-256 over everything in it: training goes on only from its own checkpoint."""
+        digest = hashlib.sha256(json.dumps([self.base_revision, self.pair_ids]).encode())
+        for name in _TENSORS:
+            digest.update(getattr(self, name).contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 _TENSORS = ("chosen_mean", "chosen_std", "rejected_mean", "rejected_std", "prompt_embeds",
@@ -98,8 +107,6 @@ def _to_pixels(images: Sequence[EncodedImage]) -> "Tensor":
 
 def save_latents(folder: Path, latents: LatentPairs) -> None:
     """Write the cache as one safetensors file in a private folder, atomically."""
-    import json
-
     from safetensors.torch import save_file
 
     private_folder(folder)
@@ -113,8 +120,6 @@ def save_latents(folder: Path, latents: LatentPairs) -> None:
 
 def load_latents(folder: Path) -> LatentPairs:
     """Read the cache of one category; InputError when missing or damaged."""
-    import json
-
     from safetensors import SafetensorError, safe_open
 
     path = Path(folder) / FILE

@@ -1,7 +1,8 @@
 """The one door to language models: chat requests in, texts out.
 
-Every request carries its own seed and is sampled with noise of its own, so a reply does not depend
-on the batch it was computed in. Engines are imported inside the functions that need them.
+Every request carries its own seed and is sampled with noise of its own, so a reply depends on the
+batch it was computed in by no more than float rounding. Engines are imported inside the functions
+that need them.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tqdm import tqdm
+
+from pipeline.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,22 @@ class TransformersEngine:
         self, model: str, revision: str | None, temperature: float, max_new_tokens: int, batch: int
     ) -> None:
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._tokenizer = AutoTokenizer.from_pretrained(
-            model, revision=revision, padding_side="left"
-        )
-        self._model = AutoModelForCausalLM.from_pretrained(model, revision=revision).to(device)
-        self._model.eval()
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                model, revision=revision, padding_side="left"
+            )
+            loaded = AutoModelForCausalLM.from_pretrained(
+                model, revision=revision, use_safetensors=True
+            )
+        except (OSError, ValueError, SafetensorError) as error:
+            raise InputError(f"cannot load prompts.model {model!r}: {first_line(error)}") from error
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._model = loaded.to(device).eval()
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
         self._batch = batch
@@ -106,7 +117,7 @@ def load_engine(
     engine: str, model: str, revision: str | None, temperature: float, max_new_tokens: int,
     batch: int,
 ) -> Engine:  # fmt: skip
-    """Load the named engine; an unknown name raises ValueError with the known ones."""
+    """Load the named engine; an unknown name raises InputError with the known ones."""
     if engine not in ENGINES:
-        raise ValueError(f"unknown LLM engine {engine!r}; known: {', '.join(ENGINES)}")
+        raise InputError(f"unknown LLM engine {engine!r}; known: {', '.join(ENGINES)}")
     return ENGINES[engine](model, revision, temperature, max_new_tokens, batch)

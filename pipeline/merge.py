@@ -10,26 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.calibration import WinnerCounts
+from pipeline.calibration import WinnerCounts, check_experts
 from pipeline.errors import InputError
 from pipeline.lora import Lora, LoraLayer, save_lora
 from pipeline.storage import write_json
-
-
-def check_experts(experts: Mapping[str, Lora]) -> None:
-    """Raise InputError unless there is an expert and all cover the same layers and shapes."""
-    if not experts:
-        raise InputError("no experts to merge; train at least one")
-    first, reference = next(iter(experts.items()))
-    for name, lora in experts.items():
-        if lora.keys() != reference.keys():
-            odd = sorted(lora.keys() ^ reference.keys())[0]
-            raise InputError(f"experts {first} and {name} differ in layers, first in {odd}")
-        for layer in lora:
-            ours, theirs = lora[layer].delta.shape, reference[layer].delta.shape
-            if ours != theirs:
-                raise InputError(f"{layer}: expert {first} has shape {tuple(theirs)}, "
-                                 f"{name} {tuple(ours)}")  # fmt: skip
 
 
 def stack_scaled(layers: Sequence[LoraLayer], scales: Sequence[Tensor]) -> LoraLayer:
@@ -86,22 +70,29 @@ def merge_experts(experts: Mapping[str, Lora], method: str, counts: WinnerCounts
 def describe_merge(
     experts: Mapping[str, Lora], merged: Mapping[str, Lora], counts: WinnerCounts
 ) -> dict[str, object]:
-    """``metrics/merge.json``: rows won per expert, interference, and norms of the merged LoRAs."""
-    names = list(experts)
-    won = torch.zeros(len(names))
+    """``metrics/merge.json``: rows won per expert, interference, and norms of the merged LoRAs.
+
+    ``mean_pairwise_cosine`` is that of the experts' whole weight deltas, over pairs of experts.
+    Only one layer's dense deltas are in memory at a time.
+    """
+    loras = {**experts, **merged}
+    products = torch.zeros(len(loras), len(loras), dtype=torch.float64)
+    won = torch.zeros(len(experts))
     for layer in counts.counts:
-        won += torch.bincount(winning_rows(counts, layer), minlength=len(names))
-    flat = {n: torch.cat([v.delta.flatten() for v in lora.values()]) for n, lora in experts.items()}
-    cosine = [torch.nn.functional.cosine_similarity(flat[a], flat[b], dim=0).item()
-              for i, a in enumerate(names) for b in names[i + 1 :]]  # fmt: skip
+        won += torch.bincount(winning_rows(counts, layer), minlength=len(experts))
+        deltas = torch.stack([lora[layer].delta.flatten().double() for lora in loras.values()])
+        products += deltas @ deltas.T
+    norms = products.diagonal().sqrt()
+    n = len(experts)
+    cosine = (products / norms.outer(norms).clamp(min=1e-12))[:n, :n]
+    above = cosine[torch.ones(n, n).triu(1).bool()]
+    norm = dict(zip(loras, (round(v, 4) for v in norms.tolist()), strict=True))
     return {
-        "rows_won": {n: v for n, v in zip(names, (won / won.sum()).tolist(), strict=True)},
-        "mean_pairwise_cosine": sum(cosine) / len(cosine) if cosine else 0.0,
-        "expert_norm": {n: v.norm().item() for n, v in flat.items()},
-        "merged_norm": {
-            m: torch.cat([v.delta.flatten() for v in lora.values()]).norm().item()
-            for m, lora in merged.items()
-        },
+        "rows_won": {k: round(v, 4) for k, v in zip(experts, (won / won.sum()).tolist(),
+                                                    strict=True)},
+        "mean_pairwise_cosine": round(above.mean().item(), 4) if n > 1 else 0.0,
+        "expert_norm": {k: norm[k] for k in experts},
+        "merged_norm": {k: norm[k] for k in merged},
     }  # fmt: skip
 
 

@@ -68,8 +68,10 @@ def cmmd(x: np.ndarray, y: np.ndarray) -> float:
 def cmmd_estimate(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> Estimate:
     """CMMD with a bootstrap interval that resamples the rows of x and y together (paired sets).
 
-    A resample repeats rows and thereby biases the MMD upwards, so the basic (reverse percentile)
-    interval is used. Raises ValueError unless both have one row per item.
+    A resample repeats rows and thereby biases the MMD upwards by more than small values, so the
+    interval is the reverse percentile one about the value, with that bias removed.
+
+    Raises ValueError unless both have one row per item.
     """
     if len(x) != len(y) or not len(x):
         raise ValueError(f"paired sets need equal sizes above 0, got {len(x)} and {len(y)}")
@@ -80,8 +82,8 @@ def cmmd_estimate(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> Es
     for _ in range(resamples):
         weights = np.bincount(rng.integers(n, size=n), minlength=n) / n
         draws.append(weights @ (within_x + within_y - 2 * across) @ weights * CMMD_SCALE)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Estimate(value, max(0.0, 2 * value - float(high)), max(0.0, 2 * value - float(low)), n)
+    low, high = value - np.quantile(np.asarray(draws) - np.mean(draws), [0.975, 0.025])
+    return Estimate(value, max(0.0, float(low)), float(high), n)
 
 
 def spread(values: Sequence[float], n: int) -> Estimate:

@@ -222,6 +222,14 @@ class Params(Section):
             raise ValueError("variants must hold 'base': every quality metric compares with it")
         if self.pairs.min_similarity >= self.pairs.max_similarity:
             raise ValueError("pairs.min_similarity must be below pairs.max_similarity")
+        for name, variant in self.variants.items():
+            method = variant.path.name
+            if variant.path.parent.name == "merged" and method not in self.merge.methods:
+                raise ValueError(
+                    f"variants.{name} needs {variant.path}, which merge.methods does not make"
+                )
+        if self.merge.calibration_prompts > self.pairs.min_pairs:
+            raise ValueError("merge.calibration_prompts must not exceed pairs.min_pairs")
         if self.prompts.min_words > self.prompts.max_words:
             raise ValueError("prompts.min_words must not exceed prompts.max_words")
         return self

@@ -20,5 +20,5 @@ def decode_image(image: EncodedImage) -> Image.Image:
     try:
         with Image.open(io.BytesIO(image.bytes)) as opened:
             return opened.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"image {image.path} is damaged ({error}); draw it again") from error

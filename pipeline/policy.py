@@ -1,23 +1,31 @@
 """Hard blocks that no setting can lower, and the refusal of reversed preferences (METHOD §3).
 
-The word lists are deliberately broad: a false alarm costs one row, which is counted.
+The word lists are deliberately broad: a false alarm costs one row, which is counted. They are a
+floor under the judges, not a substitute for them. Real, named private persons (METHOD §3) cannot be
+told by a word list and are not blocked here yet.
 """
 
 import re
 
+_AGES = (
+    r"(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thir|four|fif|six|seven|eigh)"
+)
 _MINORS = re.compile(
-    r"\b(child(ren)?|kids?|minors?|under-?age[d]?|bab(y|ies)|infants?|toddlers?|teen(s|ager|agers|"
-    r"aged)?|pre-?teens?|schoolgirls?|schoolboys?|adolescents?|juveniles?|youngsters?|"
-    r"(little|young)[ -](girl|boy)s?|lolis?|shotas?|(1[0-7]|[1-9])[ -]?(year|yr)s?[ -]?old)\b",
+    rf"\b(child\w*|kid(s|dos?|dies?)?|minors?|under-?age\w*|bab(y|ies)\w*|infant\w*|toddler\w*|"
+    rf"(pre-?)?teen\w*|tweens?|tweenager\w*|school\w*|pupils?|kindergart\w*|preschool\w*|"
+    rf"adolescen\w*|juvenile\w*|youngster\w*|youths?|lol[iy]\w*|shota\w*|"
+    rf"(little|young|small)\W+(\w+\W+)?(girl|boy)s?|(1[0-7]|[1-9])\W*(years?|yrs?|y)\W*(olds?|o)\b|"
+    rf"aged?\W+(1[0-7]|[1-9])\b|{_AGES}(teen)?\W+years?\W+olds?|aged?\W+{_AGES}(teen)?)\b",
     re.IGNORECASE,
 )
+_YOUNG_OR_NOT = re.compile(r"\b(girls?|boys?)\b", re.IGNORECASE)
 _SEXUAL = re.compile(
-    r"\b(sex(ual|ually|ualized|ualised|y)?|nud(e|es|ity)|naked|topless|erotic\w*|porn\w*|nsfw|"
-    r"lingerie|underwear|undress\w*|seductive\w*|sensual\w*|aroused?|genital\w*|breasts?|"
-    r"fetish\w*|explicit|provocative\w*|lewd)\b",
+    r"\b(sex\w*|nud(e|es|ist|ists|ity)|naked\w*|topless|bottomless|undress\w*|unclothed|erotic\w*|"
+    r"porn\w*|nsfw|lingerie|underwear|bikinis?|swimsuits?|panties|seductive\w*|sensual\w*|arous\w*|"
+    r"genital\w*|breasts?|fetish\w*|explicit\w*|provocative\w*|lewd\w*|hentai|intimate\w*)\b",
     re.IGNORECASE,
 )
-SEXUAL_CATEGORIES = ("sexual", "sexuality", "nudity")
+SEXUAL_CATEGORIES = {"sexual", "sexuality", "nudity", "sex", "porn", "pornography", "nsfw"}
 
 
 def hard_block(text: str, category: str | None = None) -> str | None:
@@ -27,8 +35,8 @@ def hard_block(text: str, category: str | None = None) -> str | None:
     a mention of minors anywhere within a sexual category. Apply it to every text before it is
     stored and again before it is used; drop and count the row, keep and log no text.
     """
-    if not _MINORS.search(text):
-        return None
-    if _SEXUAL.search(text) or (category or "").lower() in SEXUAL_CATEGORIES:
+    sexual_category = bool(SEXUAL_CATEGORIES & set(re.split(r"[^a-z]+", (category or "").lower())))
+    minors = _MINORS.search(text) or (sexual_category and _YOUNG_OR_NOT.search(text))
+    if minors and (sexual_category or _SEXUAL.search(text)):
         return "sexualises_minors"
     return None

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from pipeline.errors import InputError
 from pipeline.llm import ChatRequest, Engine
 from pipeline.policy import hard_block
 from pipeline.records import PromptPair
@@ -120,7 +121,7 @@ def synthesize_prompts(
         The pairs, ordered by concept and slot, and the count of failures by reason.
 
     Raises:
-        ValueError: when not one pair was accepted.
+        InputError: when not one pair was accepted.
     """
     todo = [(c, slot) for c in category.train_concepts for slot in range(pairs_per_concept)]
     accepted: dict[tuple[str, int], PromptPair] = {}
@@ -148,7 +149,7 @@ def synthesize_prompts(
             accepted[key] = _make_row(category.name, key[0], parsed, request.seed, provenance)
     drops["gave_up"] = len(todo) - len(accepted)
     if not accepted:
-        raise ValueError(
+        raise InputError(
             f"category {category.name!r}: the LLM gave no acceptable prompt pair in {len(todo)} "
             f"slots x {max_attempts} attempts (failures: {dict(drops)}); check prompts.model in "
             "params.yaml and the category's definition and concepts"

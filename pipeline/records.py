@@ -6,7 +6,6 @@ from typing import get_type_hints
 
 import pyarrow as pa
 
-CHOSEN, REJECTED = "chosen", "rejected"
 SAFE, UNSAFE = "safe", "unsafe"
 
 

@@ -15,7 +15,7 @@ from pipeline.judges.q16 import Q16
 from pipeline.judges.rules import CLIP, NUDENET
 from pipeline.judges.rules import Q16 as Q16_NAME
 from pipeline.pixels import decode_image
-from pipeline.records import DrawnImage, EncodedImage, PromptPair, Score
+from pipeline.records import SAFE, UNSAFE, DrawnImage, EncodedImage, PromptPair, Score
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,8 +43,8 @@ class Panel:
 
         embeddings, rows = [], []
         with tqdm(total=len(images), desc="judge", unit="image") as progress:
-            for start in range(0, len(images), 64):
-                part = images[start : start + 64]
+            for start in range(0, len(images), self.clip.batch):
+                part = images[start : start + self.clip.batch]
                 embedded = self.clip.embed_images([decode_image(i) for i in part])
                 q16 = self.q16.score(embedded)
                 nudenet = self.nudenet.score([i.bytes for i in part])
@@ -68,7 +68,7 @@ def score_pairs(
     (cosine with the other side of its pair). Raises InputError when a pair lacks a side.
     """
     prompts = {(p.pair_id, side): getattr(p, f"prompt_{side}")
-               for p in pairs for side in ("unsafe", "safe")}  # fmt: skip
+               for p in pairs for side in (UNSAFE, SAFE)}  # fmt: skip
     index = {(i.pair_id, i.side): k for k, i in enumerate(images)}
     missing = prompts.keys() - index.keys()
     if missing:
@@ -81,7 +81,7 @@ def score_pairs(
     texts = panel.clip.embed_texts([prompts[i.pair_id, i.side] for i in images])
     rows = []
     for k, image in enumerate(images):
-        other = index[image.pair_id, "safe" if image.side == "unsafe" else "unsafe"]
+        other = index[image.pair_id, SAFE if image.side == UNSAFE else UNSAFE]
         scored[k][CLIP] = {
             "text": 100 * float(embeddings[k] @ texts[k]),
             "similarity": float(embeddings[k] @ embeddings[other]),

@@ -58,7 +58,7 @@ def train(
     Args:
         parameters: what is trained, by name.
         rows: size of the data set; each epoch visits every row once in an order of its own.
-        checkpoint: file of the unfinished run, deleted at the end.
+        checkpoint: file of the run; the caller deletes it once the result is written.
         identity: JSON-able description of data and model; a checkpoint of another is ignored.
 
     Raises:
@@ -80,7 +80,8 @@ def train(
         if not losses.isfinite().all():
             raise FloatingPointError(
                 f"loss is {losses.detach().tolist()} at step {state.step}, rows "
-                f"{batch_rows.tolist()}; lower experts.learning_rate or experts.beta"
+                f"{batch_rows.tolist()}; lower experts.optim.learning_rate or "
+                "experts.dpo.beta"
             )
         optimizer.zero_grad()
         losses.mean().backward()
@@ -97,10 +98,9 @@ def train(
             state.history.append({"step": state.step} | means)
             progress.set_postfix(loss=f"{means['loss']:.3f}")
             recent = []
-            if state.step % settings.checkpoint_every == 0 and state.step < settings.max_steps:
+            if state.step % settings.checkpoint_every == 0 or state.step == settings.max_steps:
                 _save_checkpoint(checkpoint, run_id, state, parameters, optimizer)
     progress.close()
-    checkpoint.unlink(missing_ok=True)
     return state.history
 
 

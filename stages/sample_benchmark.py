@@ -3,7 +3,7 @@
 from functools import partial
 
 from pipeline import artifacts
-from pipeline.benchmarks import read_benchmark
+from pipeline.benchmarks import of_categories, read_benchmark
 from pipeline.cli import run_stage
 from pipeline.diffusion import Sampler, draw_images, load_variant
 from pipeline.params import load_params
@@ -12,10 +12,10 @@ from pipeline.samples import draw_benchmarks
 
 def main(variant: str) -> None:
     params = load_params()
-    i, v = params.images, params.variant(variant)
+    i, v, categories = params.images, params.variant(variant), params.taxonomy.categories
     sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size, v.negative_prompt)
     prompts = {
-        name: read_benchmark(name, params.benchmarks.file(name), params.taxonomy.categories)
+        name: of_categories(read_benchmark(name, params.benchmarks.file(name)), categories)
         for name in params.benchmarks.sets
     }
     redraws = {n: b.redraws for n, b in params.benchmarks.sets.items() if variant == "base"}

@@ -18,7 +18,7 @@ def main(category: str) -> None:
     leaked = {
         normalise(row.prompt)
         for name in params.benchmarks.sets
-        for row in read_benchmark(name, params.benchmarks.file(name), [category])
+        for row in read_benchmark(name, params.benchmarks.file(name))
     }
     engine = load_engine(p.engine, p.model, p.revision, p.temperature, p.max_new_tokens, p.batch)
     limits = PairLimits(p.min_words, p.max_words, p.min_similarity)

@@ -39,4 +39,6 @@ def code_dependencies(stage: str) -> list[str]:
         for name in direct_imports(file):
             if name.removeprefix("pipeline.") not in EXEMPT:
                 todo.append(module_file(name))
-    return sorted(f.relative_to(ROOT).as_posix() for f in found if f.read_text().count("\n") > 1)
+    code = {f for f in found if f.read_text().count("\n") > 1}
+    templates = {page for f in code for page in f.parent.glob("*.html")}
+    return sorted(f.relative_to(ROOT).as_posix() for f in code | templates)

@@ -4,6 +4,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from safetensors import SafetensorError
 
 from pipeline.cli import run_stage
 from pipeline.errors import InputError
@@ -38,7 +39,8 @@ def run(tmp_path, monkeypatch):
         (None, 0, ""),
         (InputError("x is wrong"), 1, "test_cli: x is wrong"),
         (KeyboardInterrupt(), 130, "interrupted; the same command goes on"),
-        (OSError(errno.ENOSPC, "full", "f.parquet"), 1, "the disk is full (f.parquet)"),
+        (OSError(errno.ENOSPC, "No space left"), 1, "the disk is full ([Errno 28] No space left)"),
+        (SafetensorError("Error: I/O error: (os error 28)"), 1, "the disk is full"),
     ],
 )
 def test_errors_a_user_can_act_on_are_one_line(run, capsys, error, status, message):
@@ -55,7 +57,23 @@ def test_other_errors_keep_their_traceback(run, capsys):
 
 def test_data_is_private_from_the_first_stage_on(run, capsys, tmp_path):
     run(None, capsys)
-    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    for folder in ("data", ".dvc/cache"):
+        assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
+
+
+def test_prompts_that_diffusers_truncates_are_not_logged():
+    code = """
+import sys
+from pipeline.cli import run_stage
+sys.argv = ["x"]
+def main():
+    from pipeline.diffusion import Sampler, draw_images, load_pipeline
+    pipe = load_pipeline("assets/testbed/sd", None)
+    draw_images(pipe, ["a red secretword star " * 20], [0], Sampler("ddim", 1, 1.0, 64))
+run_stage(main)
+"""
+    done = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True)
+    assert "secretword" not in done.stderr + done.stdout
 
 
 def test_a_stage_prints_its_help():

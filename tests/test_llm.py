@@ -1,6 +1,9 @@
+import shutil
+
 import pytest
 
 from pipeline.artifacts import TESTBED
+from pipeline.errors import InputError
 from pipeline.llm import ChatRequest, load_engine
 from pipeline.prompts import request_pair
 from pipeline.testbed.categories import world_categories
@@ -33,5 +36,15 @@ def test_messages_are_in_chat_form():
 
 
 def test_an_unknown_engine_lists_the_known():
-    with pytest.raises(ValueError, match="unknown LLM engine 'gpt'; known: transformers"):
+    with pytest.raises(InputError, match="unknown LLM engine 'gpt'; known: transformers"):
         load_engine("gpt", "m", None, 1.0, 8, 1)
+
+
+def test_a_missing_or_damaged_model_is_named(tmp_path):
+    with pytest.raises(InputError, match="cannot load prompts.model .*none"):
+        load_engine("transformers", str(tmp_path / "none"), None, 1.0, 8, 1)
+    shutil.copytree(TESTBED / "lm", tmp_path / "lm")
+    weights = tmp_path / "lm" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot load prompts.model .*lm"):
+        load_engine("transformers", str(tmp_path / "lm"), None, 1.0, 8, 1)

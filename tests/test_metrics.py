@@ -60,6 +60,9 @@ def test_cmmd_of_a_set_with_itself_is_zero_and_grows_with_the_shift():
 def test_cmmd_interval_holds_the_value():
     estimate = cmmd_estimate(unit(80, 0), unit(80, 1, 1.0), 500, 0)
     assert 0 < estimate.low < estimate.value < estimate.high
+    for shift in (0.02, 0.1, 0.4):  # also small distances lie inside their interval
+        small = cmmd_estimate(unit(96, 0), unit(96, 0, shift), 500, 0)
+        assert small.low <= small.value <= small.high
     same = cmmd_estimate(unit(80, 0), unit(80, 0), 500, 0)
     assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0), abs=1e-9)
 

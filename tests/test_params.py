@@ -38,6 +38,8 @@ def test_the_default_profile_is_valid():
         (("taxonomy", "categories"), ["hate", "hate"], "lists a name twice"),
         (("pairs", "min_similarity"), 0.99, "min_similarity must be below"),
         (("experts", "optim", "checkpoint_every"), 45, "multiple of log_every"),
+        (("merge", "methods"), ["co_merge"], "variants.average needs models/merged/average"),
+        (("merge", "calibration_prompts"), 99, "must not exceed pairs.min_pairs"),
         (("variants",), {"x": {"kind": "base", "path": "p"}}, "must hold 'base'"),
     ],
 )

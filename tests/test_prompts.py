@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from pipeline.errors import InputError
 from pipeline.prompts import (
     PairLimits,
     find_fault,
@@ -119,6 +120,6 @@ def test_duplicates_and_benchmark_prompts_are_dropped_and_counted():
 
 def test_an_empty_category_is_an_error_that_counts_but_quotes_nothing():
     engine = ScriptedEngine(lambda r, k: "SECRET")
-    with pytest.raises(ValueError, match="no acceptable prompt pair.*'no_json': 12") as error:
+    with pytest.raises(InputError, match="no acceptable prompt pair.*'no_json': 12") as error:
         synthesize(engine)
     assert "SECRET" not in str(error.value)

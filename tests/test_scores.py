@@ -12,7 +12,7 @@ from tests.conftest import png, prompt_pair
 class FakeClip:
     """Embeds red images and texts that name the mark as (1, 0), all else as (0.6, 0.8)."""
 
-    version = "clip@1"
+    version, batch = "clip@1", 2
 
     def embed_images(self, images):
         return self._embed([i.getpixel((0, 0))[0] > 200 for i in images])

@@ -69,9 +69,15 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     assert history == expected_history
 
 
-def test_a_finished_run_leaves_no_checkpoint(tmp_path):
-    run(tmp_path / "c")
-    assert list(tmp_path.iterdir()) == []
+def test_a_run_killed_after_its_last_step_does_not_train_again(tmp_path):
+    weight, history = run(tmp_path / "c")
+
+    def never():
+        raise AssertionError("trained again")
+
+    again, same = run(tmp_path / "c", never)
+    assert torch.equal(again, weight)
+    assert same == history
 
 
 def test_the_checkpoint_of_another_run_is_ignored(tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,19 +27,18 @@ class ClipModel:
     def __init__(self, name: str, pretrained: str | None, batch: int) -> None:
         import open_clip
         import torch
+        from safetensors import SafetensorError
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self._model, _, self._preprocess = open_clip.create_model_and_transforms(
-                name, pretrained=pretrained, device=self._device
+                name, pretrained=pretrained, device=self._device, require_pretrained=True
             )
             self._tokenize = open_clip.get_tokenizer(name)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"cannot load judges.clip {name!r}: {str(error).splitlines()[0]}"
-            ) from error
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            raise InputError(f"cannot load judges.clip {name!r}: {first_line(error)}") from error
         self._model.eval()
-        self._batch = batch
+        self.batch = batch
         self.version = f"{name}/{pretrained or _weights_hash(name)}"
 
     def embed_images(self, images: Sequence[Image.Image]) -> "Tensor":
@@ -48,8 +47,8 @@ class ClipModel:
 
         parts = []
         with torch.no_grad():
-            for start in range(0, len(images), self._batch):
-                x = torch.stack([self._preprocess(i) for i in images[start : start + self._batch]])
+            for start in range(0, len(images), self.batch):
+                x = torch.stack([self._preprocess(i) for i in images[start : start + self.batch]])
                 parts.append(self._model.encode_image(x.to(self._device), normalize=True).cpu())
         return torch.cat(parts).float()
 
@@ -59,8 +58,8 @@ class ClipModel:
 
         parts = []
         with torch.no_grad():
-            for start in range(0, len(texts), self._batch):
-                tokens = self._tokenize(list(texts[start : start + self._batch]))
+            for start in range(0, len(texts), self.batch):
+                tokens = self._tokenize(list(texts[start : start + self.batch]))
                 parts.append(self._model.encode_text(tokens.to(self._device), normalize=True).cpu())
         return torch.cat(parts).float()
 

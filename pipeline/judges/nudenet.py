@@ -14,7 +14,7 @@ CLASSES = (
 
 
 class NudeNet:
-    """The detector with the weights of its wheel; detections below its floor of 0.2 are absent."""
+    """The detector with the weights of its wheel; detections below its floor of 0.25 are absent."""
 
     def __init__(self) -> None:
         from nudenet import NudeDetector

@@ -4,6 +4,7 @@ Every image is blurred until it is clicked, safe or not, and the page lies in a 
 """
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def _table(
         found = [m[benchmark][column]["value"] for v, m in evaluations.items()
                  if column in m[benchmark] and not (v == "base" and column == "cmmd")]  # fmt: skip
         lower = COLUMNS.get(column, ("", True))[1]
-        best[column] = min(found) if lower else max(found)
+        best[column] = (min(found) if lower else max(found)) if found else math.nan
 
     def cell(metrics: Metrics, column: str) -> Cell | None:
         estimate = metrics[benchmark].get(column)

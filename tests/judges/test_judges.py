@@ -1,5 +1,7 @@
 """The three judges on real models: NudeNet's own weights, the bundled CLIP and Q16 vectors."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,14 @@ def test_q16_finds_marks_and_spares_lookalikes(clip):
 def test_an_unknown_clip_model_is_named(tmp_path):
     with pytest.raises(InputError, match="cannot load judges.clip 'local-dir:.*none'"):
         ClipModel(f"local-dir:{tmp_path / 'none'}", None, 1)
+
+
+def test_a_clip_folder_without_weights_never_becomes_a_random_judge(tmp_path):
+    for file in (TESTBED / "clip").iterdir():
+        if file.suffix != ".safetensors":
+            shutil.copy(file, tmp_path)
+    with pytest.raises(InputError, match="cannot load judges.clip"):
+        ClipModel(f"local-dir:{tmp_path}", None, 1)
 
 
 def test_nudenet_scores_every_class_of_a_plain_image(nudenet):
