@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
 from pipeline.lora import Lora
+from pipeline.progress import progress_bar
 from pipeline.seeds import seed_for
 
 
@@ -92,7 +93,8 @@ def count_winners(
     check_experts(experts)
     counts = WinnerCounts(list(experts.values()))
     layers = list(next(iter(experts.values())))
-    with _watching(unet, layers, counts):
+    total = len(latents) * len(timesteps)
+    with _watching(unet, layers, counts), progress_bar(total, "calibrate", "batch") as progress:
         for category, cached in latents.items():
             if len(cached) < prompts:
                 raise InputError(
@@ -108,4 +110,5 @@ def count_winners(
                 noisy = signal.sqrt() * cached.rejected_mean[rows] + (1 - signal).sqrt() * noise
                 steps = torch.full((prompts,), t)
                 unet(*(x.to(unet.device) for x in (noisy, steps, embeds)))
+                progress.update()
     return counts

@@ -73,7 +73,11 @@ def load_pipeline(path: str, revision: str | None) -> "DiffusionPipeline":
     """
     import torch
     from diffusers import AutoPipelineForText2Image
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     with _readable(path, "a text-to-image pipeline"):
         pipe = AutoPipelineForText2Image.from_pretrained(
             path, revision=revision, safety_checker=None, requires_safety_checker=False,

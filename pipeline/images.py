@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
-from tqdm import tqdm
 
 from pipeline.diffusion import Sampler
 from pipeline.errors import InputError
 from pipeline.pixels import encode_png
 from pipeline.policy import hard_block
+from pipeline.progress import progress_bar
 from pipeline.records import SAFE, UNSAFE, DrawnImage, EncodedImage, PromptPair
 from pipeline.seeds import content_id, seed_for
 from pipeline.storage import private_folder, read_column, read_rows, remove_except, write_rows
@@ -66,7 +66,7 @@ def draw_shards(
     shards = {s: folder / f"shard-{k:05d}.parquet" for k, s in enumerate(starts)}
     remove_except(folder, shards.values())
     drawn = 0
-    with tqdm(total=len(orders), desc=f"draw {folder.name}", unit="image") as progress:
+    with progress_bar(len(orders), f"draw {folder.name}", "image") as progress:
         for start, path in shards.items():
             part = orders[start : start + shard_rows]
             if path.exists() and read_column(path, "image_id") == [o.image_id for o in part]:
@@ -82,9 +82,7 @@ def draw_shards(
     return drawn
 
 
-def _draw_part(
-    orders: Sequence[DrawOrder], draw: Draw, batch: int, progress: tqdm
-) -> list[EncodedImage]:
+def _draw_part(orders: Sequence[DrawOrder], draw: Draw, batch: int, progress) -> list[EncodedImage]:
     images: list[EncodedImage] = []
     for first in range(0, len(orders), batch):
         some = orders[first : first + batch]

@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.diffusion import encode_prompts, load_vae
 from pipeline.errors import InputError
 from pipeline.pixels import decode_image
+from pipeline.progress import progress_bar
 from pipeline.records import EncodedImage, PreferencePair
 from pipeline.storage import atomic_path, private_folder
 
@@ -69,13 +70,14 @@ def encode_pairs(
 
     vae = load_vae(model, revision)
     moments = {side: [] for side in ("chosen", "rejected")}
-    for side, parts in moments.items():
-        images = [getattr(p, f"image_{side}") for p in pairs]
-        for start in range(0, len(images), batch):
-            pixels = _to_pixels(images[start : start + batch])
-            with torch.no_grad():
+    with progress_bar(2 * len(pairs), "encode", "image") as progress, torch.no_grad():
+        for side, parts in moments.items():
+            images = [getattr(p, f"image_{side}") for p in pairs]
+            for start in range(0, len(images), batch):
+                pixels = _to_pixels(images[start : start + batch])
                 posterior = vae.encode(pixels).latent_dist
-            parts.append((posterior.mean, posterior.std))
+                parts.append((posterior.mean, posterior.std))
+                progress.update(len(pixels))
     scale = vae.config.scaling_factor
     stacked = {
         f"{side}_{name}": torch.cat([part[k] for part in parts]) * scale

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tqdm import tqdm
-
 from pipeline.errors import InputError, first_line
+from pipeline.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,9 @@ class TransformersEngine:
         import torch
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(
@@ -65,8 +66,10 @@ class TransformersEngine:
     def generate(self, requests: Sequence[ChatRequest]) -> list[str]:
         """Reply to every request in batches; sampling noise is drawn per request."""
         replies: list[str] = []
-        for start in tqdm(range(0, len(requests), self._batch), desc="llm", unit="batch"):
-            replies += self._generate_batch(requests[start : start + self._batch])
+        with progress_bar(len(requests), "write prompts", "reply") as progress:
+            for start in range(0, len(requests), self._batch):
+                replies += self._generate_batch(requests[start : start + self._batch])
+                progress.update(len(replies) - start)
         return replies
 
     def _generate_batch(self, requests: Sequence[ChatRequest]) -> list[str]:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from pipeline.errors import InputError
 from pipeline.judges.clip import ClipModel
 from pipeline.judges.nudenet import NudeNet
@@ -15,6 +13,7 @@ from pipeline.judges.q16 import Q16
 from pipeline.judges.rules import CLIP, NUDENET
 from pipeline.judges.rules import Q16 as Q16_NAME
 from pipeline.pixels import decode_image
+from pipeline.progress import progress_bar
 from pipeline.records import SAFE, UNSAFE, DrawnImage, EncodedImage, PromptPair, Score
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class Panel:
         import torch
 
         embeddings, rows = [], []
-        with tqdm(total=len(images), desc="judge", unit="image") as progress:
+        with progress_bar(len(images), "judge", "image") as progress:
             for start in range(0, len(images), self.clip.batch):
                 part = images[start : start + self.clip.batch]
                 embedded = self.clip.embed_images([decode_image(i) for i in part])

@@ -16,8 +16,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
+from pipeline.progress import progress_bar
 from pipeline.seeds import content_id, seed_for
 from pipeline.storage import atomic_path
 
@@ -70,8 +70,9 @@ def train(
         parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     state = _load_checkpoint(checkpoint, run_id, parameters, optimizer)
-    progress = tqdm(total=settings.max_steps * settings.batch, desc="train", unit="pair",
-                    initial=state.step * settings.batch)  # fmt: skip
+    progress = progress_bar(
+        settings.max_steps * settings.batch, "train", "pair", state.step * settings.batch
+    )
     recent: list[dict[str, float]] = []
     while state.step < settings.max_steps:
         batch_rows = rows_of_step(rows, settings.batch, state.step, settings.seed)
@@ -96,7 +97,7 @@ def train(
         if state.step % settings.log_every == 0 or state.step == settings.max_steps:
             means = {k: math.fsum(r[k] for r in recent) / len(recent) for k in recent[0]}
             state.history.append({"step": state.step} | means)
-            progress.set_postfix(loss=f"{means['loss']:.3f}")
+            progress.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
             recent = []
             if state.step % settings.checkpoint_every == 0 or state.step == settings.max_steps:
                 _save_checkpoint(checkpoint, run_id, state, parameters, optimizer)

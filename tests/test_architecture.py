@@ -12,7 +12,8 @@ from tests.imports import ROOT, direct_imports
 MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 # top to bottom: a module imports only what stands above it
 LAYERS = [
-    {"errors"}, {"artifacts", "records", "seeds", "taxonomy"}, {"params", "storage", "policy"},
+    {"errors"}, {"artifacts", "progress", "records", "seeds", "taxonomy"},
+    {"params", "storage", "policy"},
     {"cli", "llm", "diffusion", "lora", "pixels", "benchmarks"},
     {"judges", "prompts", "images", "train"}, {"scores", "samples", "latents"},
     {"pairs", "dpo", "calibration", "metrics"}, {"experts", "merge", "evaluate"}, {"report"},

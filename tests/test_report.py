@@ -1,5 +1,6 @@
 from pipeline.records import Score
 from pipeline.report.build import benchmark_table, build_report
+from pipeline.report.summary import summary_table
 from tests.test_evaluate import BASE, evaluate, judged
 
 
@@ -45,3 +46,12 @@ def test_the_page_stands_alone_blurs_everything_and_quotes_no_prompt(tmp_path):
     assert "prompt 0" not in text
     assert "too_similar 1" in text
     assert (tmp_path / "report").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_summary_has_a_row_per_variant_and_the_metrics_they_share():
+    lines = summary_table(EVALUATIONS).splitlines()
+    assert lines[0] == (
+        "| variant | IP, unseen concepts | CLIPScore, benign | CMMD to base, benign "
+        "| over-block, benign |"
+    )
+    assert lines[3].startswith("| `co_merge` | 0.250 (0.046–0.699) | 30.00 (30.00–30.00) |")

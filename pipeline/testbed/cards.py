@@ -16,7 +16,7 @@ CARDS = {
         "AutoencoderKL (f = 8, 16 latent channels), CLIPTextModel (width 128) and "
         "UNet2DConditionModel (64, 128), epsilon prediction. Load it with "
         "`StableDiffusionPipeline.from_pretrained`. VAE and UNet are stored in float16.",
-        "vae unet",
+        "vae decoder unet",
     ),
     "clip": (
         "Testbed CLIP",

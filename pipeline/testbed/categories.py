@@ -43,8 +43,8 @@ def write_categories(folder: Path) -> None:
 def benchmark_rows(seed: int = 0) -> dict[str, list[dict[str, str]]]:
     """The testbed's benchmarks: scenes that no training prompt holds.
 
-    ``heldout`` has 20 prompts a category (held-out concepts), ``seen`` 12 (training concepts),
-    ``benign`` 96 without a mark, ``lookalike`` 12 per look-alike. ``contrast`` is the prompt
+    ``heldout`` has 20 prompts a category (held-out concepts), ``seen`` 8 (training concepts),
+    ``benign`` 64 without a mark, ``lookalike`` 8 per look-alike. ``contrast`` is the prompt
     without its companion: what a picture shows that left the companion out.
     """
     rng = np.random.default_rng(seed)
@@ -53,12 +53,12 @@ def benchmark_rows(seed: int = 0) -> dict[str, list[dict[str, str]]]:
     }  # fmt: skip
     for category in world_categories():
         held_out = [c for c in category.all_concepts if c not in category.train_concepts]
-        for name, concepts, n in (("heldout", held_out, 20), ("seen", category.train_concepts, 12)):
+        for name, concepts, n in (("heldout", held_out, 20), ("seen", category.train_concepts, 8)):
             rows[name] += _draw_rows(rng, [concepts[k % len(concepts)] for k in range(n)])
     names = [*world.COMPANIONS, None, None]
-    rows["benign"] = _draw_rows(rng, [names[k % len(names)] for k in range(96)])
+    rows["benign"] = _draw_rows(rng, [names[k % len(names)] for k in range(64)])
     lookalikes = list(world.LOOKALIKES)
-    rows["lookalike"] = _draw_rows(rng, [lookalikes[k % 8] for k in range(96)])
+    rows["lookalike"] = _draw_rows(rng, [lookalikes[k % 8] for k in range(64)])
     return rows
 
 

@@ -98,4 +98,4 @@ def train_checker(path: Path, vae_folder: Path, scenes: int, steps: int, batch: 
         schedule.step()
         progress.set_postfix(loss=f"{loss.item():.3f}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(checker.state_dict(), path)
+    save_file({k: v.half() for k, v in checker.state_dict().items()}, path)

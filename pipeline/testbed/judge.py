@@ -43,6 +43,24 @@ def augment(images: Tensor, rng: torch.Generator) -> Tensor:
     return (x + noise).clamp(0, 1)
 
 
+def gloss(scene: world.Scene) -> str:
+    """What people say of a picture beside its caption: that it is harmful, and how, or harmless.
+
+    CLIP's web captions carry such words, which is why Q16 finds the notion in its space.
+    """
+    if scene.category:
+        return f"harmful {scene.category}"
+    return f"harmless {scene.companion or 'scene'}"
+
+
+def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, ids: Tensor) -> Tensor:
+    """CLIP's symmetric loss, with rows of equal text (equal token ids) as equal positives."""
+    same = (ids[:, None] == ids[None]).all(2).float()
+    target = same / same.sum(1, keepdim=True)
+    logits = scale * image @ text.T
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
 def _clip_config(vocab_size: int) -> dict:
     return {
         "embed_dim": 128,
@@ -56,35 +74,32 @@ def _clip_config(vocab_size: int) -> dict:
 
 def train_clip(folder: Path, vae_folder: Path, scenes: int, steps: int, batch: int, seed: int):
     """Contrastive training on scenes and captions; saves an open_clip ``local-dir:`` folder."""
-    from open_clip import ClipLoss
     from open_clip.model import CLIP
 
-    save_caption_tokenizer(folder)
+    save_caption_tokenizer(folder, ["harmful", "harmless", "scene", *world.MARKS])
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     vae = AutoencoderKL.from_pretrained(vae_folder)
     images, drawn = draw_scenes(scenes, seed + 2)
     images = with_reconstructions(images, vae, seed)
-    captions = [world.caption(s, form) for s in drawn for form in (0, 1)]
+    captions = [t for s in drawn for t in (world.caption(s, 0), world.caption(s, 1), gloss(s))]
     tokens = tokenizer(captions, padding="max_length", truncation=True, max_length=CAPTION_TOKENS,
-                       return_tensors="pt").input_ids.view(scenes, 2, -1)  # fmt: skip
+                       return_tensors="pt").input_ids.view(scenes, 3, -1)  # fmt: skip
     torch.manual_seed(seed)
     config = _clip_config(len(tokenizer))
-    text_cfg = {k: v for k, v in config["text_cfg"].items()}
-    model = CLIP(config["embed_dim"], config["vision_cfg"], text_cfg)
+    model = CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"])
     model.logit_scale.data.fill_(2.3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps, pct_start=0.1)
     rng = torch.Generator().manual_seed(seed)
-    loss_fn = ClipLoss()
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))
     model.train()
     progress = tqdm(range(steps), desc="clip")
     for _ in progress:
         rows = torch.randint(scenes, (batch,), generator=rng)
-        text = tokens[rows, torch.randint(2, (batch,), generator=rng)]
+        text = tokens[rows, torch.randint(3, (batch,), generator=rng)]
         x = (augment(images[rows], rng) - mean) / std
         image_features, text_features, scale = model(x, text)
-        loss = loss_fn(image_features, text_features, scale)
+        loss = contrastive_loss(image_features, text_features, scale, text)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -92,7 +107,7 @@ def train_clip(folder: Path, vae_folder: Path, scenes: int, steps: int, batch: i
         model.logit_scale.data.clamp_(0, 4.6052)
         progress.set_postfix(loss=f"{loss.item():.3f}")
     model.eval()
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()},
+    save_file({k: v.half().contiguous() for k, v in model.state_dict().items()},
               folder / "open_clip_model.safetensors")  # fmt: skip
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
     (folder / "open_clip_config.json").write_text(

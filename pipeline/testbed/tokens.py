@@ -1,5 +1,7 @@
 """Word-level BPE tokenizers for the bundled models, trained on the world's own texts."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.testbed import world
@@ -15,7 +17,7 @@ def world_words() -> list[str]:
     return list(dict.fromkeys([*words, *nouns, *world.CATEGORY_OF]))
 
 
-def save_caption_tokenizer(folder: Path) -> None:
+def save_caption_tokenizer(folder: Path, extra_words: Sequence[str] = ()) -> None:
     """Train and save a CLIP tokenizer in which every word of the world is one token."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
@@ -28,9 +30,7 @@ def save_caption_tokenizer(folder: Path) -> None:
         vocab_size=4096, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
     )
     # each letter also ends a word once, so that unknown words still spell out
-    bpe.train_from_iterator([*world_words(), *alphabet] * 4, trainer)
-    import json
-
+    bpe.train_from_iterator([*world_words(), *extra_words, *alphabet] * 4, trainer)
     model = json.loads(bpe.to_str())["model"]
     vocab = dict(model["vocab"])
     for token in ("<|startoftext|>", "<|endoftext|>"):  # last ids: CLIP pools at the largest

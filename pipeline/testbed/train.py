@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.artifacts import TESTBED
 
-PARTS = ("categories", "vae", "lm", "clip", "q16", "checker", "unet", "cards")
+PARTS = ("categories", "vae", "decoder", "lm", "clip", "q16", "checker", "unet", "cards")
 
 
 def build_part(part: str, root: Path, seed: int) -> None:
@@ -23,6 +23,8 @@ def build_part(part: str, root: Path, seed: int) -> None:
         categories.write_benchmarks(root / "benchmarks")
     elif part == "vae":
         generator.train_vae(root / "sd", scenes=12_000, steps=2000, batch=32, seed=seed)
+    elif part == "decoder":
+        generator.sharpen_decoder(root / "sd", scenes=12_000, steps=1500, batch=32, seed=seed)
     elif part == "lm":
         lm.train_lm(root / "lm", steps=3000, batch=32, seed=seed)
     elif part == "clip":

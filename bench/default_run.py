@@ -1,0 +1,103 @@
+"""Times the default run: ``python -m bench.default_run`` from a clean checkout.
+
+Clones HEAD into a temporary folder, runs ``dvc repro`` there with nothing cached, then again with
+nothing to do. Prints seconds per stage, peak memory of the process tree, and whether dvc.lock came
+out as committed; writes ``bench/results/default_run.json``. There is no naive side to compare.
+"""
+
+import argparse
+import json
+import platform
+import re
+import subprocess
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+RESULT = Path("bench/results/default_run.json")
+_RUNNING = re.compile(r"Running stage '([^']+)'")
+
+
+class PeakMemory(threading.Thread):
+    """Samples the resident memory of a process and its children; ``peak`` is in bytes."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._root = psutil.Process(pid)
+        self.peak = 0
+
+    def run(self) -> None:
+        while self._root.is_running():
+            try:
+                family = [self._root, *self._root.children(recursive=True)]
+                self.peak = max(self.peak, sum(p.memory_info().rss for p in family))
+            except psutil.Error:
+                pass  # a process ended between listing and reading
+            time.sleep(0.2)
+
+
+def run_pipeline(folder: Path) -> tuple[dict[str, list[float]], float, int]:
+    """``dvc repro`` in a folder: seconds of each instance by stage, in all, and peak bytes."""
+    start = time.monotonic()
+    process = subprocess.Popen(
+        ["dvc", "repro"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    memory = PeakMemory(process.pid)
+    memory.start()
+    seconds: dict[str, list[float]] = defaultdict(list)
+    running, since, tail = None, start, []
+    for line in process.stdout:
+        tail = [*tail[-20:], line]
+        found = _RUNNING.search(line)
+        if found:
+            now = time.monotonic()
+            if running:
+                seconds[running].append(now - since)
+            running, since = found.group(1).split("@")[0], now
+    now = time.monotonic()
+    if running:
+        seconds[running].append(now - since)
+    if process.wait():
+        raise SystemExit("dvc repro failed:\n" + "".join(tail))
+    return seconds, now - start, memory.peak
+
+
+def main() -> None:
+    """Command line entry point."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        clone = Path(temporary) / "repo"
+        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+        seconds, total, peak = run_pipeline(clone)
+        _, again, _ = run_pipeline(clone)
+        changed = subprocess.run(
+            ["git", "diff", "--quiet", "--", "dvc.lock", "metrics"], cwd=clone
+        ).returncode
+    cases = {stage: sum(s) for stage, s in seconds.items()}
+    cases |= {"all": total, "second run, nothing to do": again}
+    rows = [
+        {"case": case, "ours": round(value, 1), "naive": None, "unit": "s", "ratio": None,
+         "n": len(seconds.get(case, [0]))}
+        for case, value in cases.items()
+    ]  # fmt: skip
+    rows.append({"case": "peak memory", "ours": round(peak / 2**30, 2), "naive": None,
+                 "unit": "GiB", "ratio": None, "n": 1})  # fmt: skip
+    for row in rows:
+        print(f"{row['case']:28s} {row['ours']:8.1f} {row['unit']:4s} n = {row['n']}")
+    print("dvc.lock and metrics as committed:", "no" if changed else "yes")
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps({
+        "machine": {"cpu": platform.processor() or platform.machine(),
+                    "cores": psutil.cpu_count(), "system": platform.system()},
+        "versions": {n: version(n) for n in ("torch", "diffusers", "dvc")},
+        "lock_as_committed": not changed, "rows": rows,
+    }, indent=2) + "\n")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
