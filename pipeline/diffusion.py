@@ -151,7 +151,7 @@ def _set_scheduler(pipe: "DiffusionPipeline", name: str) -> None:
     pipe.scheduler = kinds[name].from_config(pipe.scheduler.config)
 
 
-def load_lora(pipe: "DiffusionPipeline", folder: Path) -> None:
+def apply_lora(pipe: "DiffusionPipeline", folder: Path) -> None:
     """Put a LoRA folder on the pipeline, through diffusers' own loader.
 
     Raises InputError when the folder holds no readable LoRA file.
@@ -177,7 +177,7 @@ def load_variant(
     pipe = load_pipeline(model, revision)
     identity = model_revision(model, revision)
     if lora is not None:
-        load_lora(pipe, lora)
+        apply_lora(pipe, lora)
         identity = f"{identity}+{model_revision(str(lora), None)}"
     return pipe, identity
 

@@ -34,6 +34,7 @@ class DpoSettings:
     mu: float | None  # None trains without the winner-preserving safeguard
     captions: str  # "unsafe", "safe" or "both": which prompts condition a pair
     prompt_dropout: float  # share of rows conditioned on the empty prompt
+    retention: float = 0.0  # weight of staying like the base model on chosen image and safe prompt
 
 
 def caption_rows(latents: LatentPairs, captions: str) -> tuple[Tensor, Tensor]:
@@ -59,7 +60,9 @@ def dpo_step(
     """The training step on a UNet that carries a LoRA.
 
     Both sides of a pair share noise, timestep and posterior draw; policy and reference see the
-    same batch, chosen rows first, in one forward each.
+    same batch, chosen rows first, in one forward each. With ``retention`` [ours] the chosen image
+    under its own safe prompt comes as a third row, on which the squared difference of the policy's
+    prediction from the reference's is added to the loss: what is safe stays as it was.
     """
     pair_of, prompt_of = caption_rows(latents, settings.captions)
 
@@ -71,32 +74,45 @@ def dpo_step(
         timesteps = torch.randint(len(alphas_cumprod), (n,), generator=generator)
         dropped = torch.rand(n, generator=generator) < settings.prompt_dropout
         prompts[dropped] = 0  # row 0 is the empty prompt
-        clean = torch.cat([
-            latents.chosen_mean[pairs] + latents.chosen_std[pairs] * draw,
-            latents.rejected_mean[pairs] + latents.rejected_std[pairs] * draw,
-        ])  # fmt: skip
-        noise, timesteps = noise.repeat(2, 1, 1, 1), timesteps.repeat(2)
+        chosen = latents.chosen_mean[pairs] + latents.chosen_std[pairs] * draw
+        rejected = latents.rejected_mean[pairs] + latents.rejected_std[pairs] * draw
+        clean, captions = [chosen, rejected], [prompts, prompts]
+        if settings.retention:
+            clean, captions = [*clean, chosen], [*captions, latents.chosen_prompt[pairs]]
+        clean, sides = torch.cat(clean), len(clean)
+        noise, timesteps = noise.repeat(sides, 1, 1, 1), timesteps.repeat(sides)
         signal = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         target = noise_target(clean, noise, signal, prediction_type)
-        embeds = latents.prompt_embeds[prompts].repeat(2, 1, 1)
+        embeds = latents.prompt_embeds[torch.cat(captions)]
         noisy, target, timesteps, embeds = (
             x.to(unet.device) for x in (noisy, target, timesteps, embeds)
         )
         with torch.no_grad(), adapter_off(unet):
-            reference = squared_error(unet(noisy, timesteps, embeds).sample, target)
-        predicted = unet(noisy, timesteps, embeds).sample
-        policy = squared_error(predicted, target)
-        chosen, rejected = policy[:n], policy[n:]
-        if settings.mu is not None:
-            residual = predicted - target
-            scale = winner_preserving_scale(residual[:n], residual[n:], settings.mu)
-            rejected = scale_gradient(rejected, scale)
-        return diffusion_dpo_loss(
-            Errors(chosen, rejected), Errors(reference[:n], reference[n:]), settings.beta
+            reference = unet(noisy, timesteps, embeds).sample
+        policy = unet(noisy, timesteps, embeds).sample
+        losses, metrics = _preference_loss(
+            policy[: 2 * n], reference[: 2 * n], target[: 2 * n], settings
         )
+        if settings.retention:
+            drift = squared_error(policy[2 * n :], reference[2 * n :])
+            losses = losses + settings.retention * drift
+            metrics["error/retention"] = drift.detach()
+        return losses, metrics
 
     return step
+
+
+def _preference_loss(
+    policy: Tensor, reference: Tensor, target: Tensor, settings: DpoSettings
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The DPO loss of predictions (2 batch, c, h, w) whose first half is the chosen side."""
+    policy_error, reference_error = squared_error(policy, target), squared_error(reference, target)
+    (chosen, rejected), references = policy_error.chunk(2), reference_error.chunk(2)
+    if settings.mu is not None:
+        residuals = (policy - target).chunk(2)
+        rejected = scale_gradient(rejected, winner_preserving_scale(*residuals, settings.mu))
+    return diffusion_dpo_loss(Errors(chosen, rejected), Errors(*references), settings.beta)
 
 
 def train_lora(

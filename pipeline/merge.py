@@ -52,19 +52,35 @@ def average(experts: Sequence[Lora], counts: WinnerCounts) -> Lora:
     }
 
 
+def task_arithmetic(experts: Sequence[Lora], counts: WinnerCounts) -> Lora:
+    """The sum of the experts' deltas; needs no calibration."""
+    one = torch.tensor(1.0)
+    return {
+        layer: stack_scaled([e[layer] for e in experts], [one] * len(experts))
+        for layer in experts[0]
+    }
+
+
 # name -> method; each takes the experts and their calibration counts
 MERGE_METHODS: dict[str, Callable[[Sequence[Lora], WinnerCounts], Lora]] = {
     "co_merge": co_merge,  # AlignGuard (arXiv 2412.10493), operational definition ours
     "average": average,  # model soups (arXiv 2203.05482)
+    "task_arithmetic": task_arithmetic,  # arXiv 2212.04089
 }
 
 
-def merge_experts(experts: Mapping[str, Lora], method: str, counts: WinnerCounts) -> Lora:
-    """Merge by a named method; InputError for unknown names or experts that do not fit."""
+def merge_experts(
+    experts: Mapping[str, Lora], method: str, counts: WinnerCounts, strength: float = 1.0
+) -> Lora:
+    """Merge by a named method and scale the merged delta by ``strength``.
+
+    Raises InputError for unknown names or experts that do not fit each other.
+    """
     if method not in MERGE_METHODS:
         raise InputError(f"unknown merge method {method!r}; known: {', '.join(MERGE_METHODS)}")
     check_experts(experts)
-    return MERGE_METHODS[method](list(experts.values()), counts)
+    merged = MERGE_METHODS[method](list(experts.values()), counts)
+    return {name: LoraLayer(layer.down, layer.up * strength) for name, layer in merged.items()}
 
 
 def describe_merge(
@@ -98,12 +114,16 @@ def describe_merge(
 
 def merge_and_save(
     experts: Mapping[str, Lora], provenances: Mapping[str, Mapping[str, object]],
-    methods: Sequence[str], counts: WinnerCounts, folder: Path, metrics: Path,
+    methods: Mapping[str, float], counts: WinnerCounts, folder: Path, metrics: Path,
 ) -> None:  # fmt: skip
-    """Merge by every method into ``folder``/<method>; ``describe_merge`` goes to ``metrics``."""
-    merged = {method: merge_experts(experts, method, counts) for method in methods}
+    """Merge by every method, at its strength, into ``folder``/<method>.
+
+    ``describe_merge`` goes to ``metrics``.
+    """
+    merged = {m: merge_experts(experts, m, counts, strength) for m, strength in methods.items()}
     for method, lora in merged.items():
-        save_lora(folder / method, lora, merge_provenance(provenances, method))
+        provenance = merge_provenance(provenances, method) | {"strength": methods[method]}
+        save_lora(folder / method, lora, provenance)
     write_json(metrics, describe_merge(experts, merged, counts))
 
 

@@ -13,7 +13,7 @@ from pipeline.taxonomy import Slug
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-MergeMethod = Literal["co_merge", "average"]
+MergeMethod = Literal["co_merge", "average", "task_arithmetic"]
 
 
 class Section(BaseModel):
@@ -104,6 +104,7 @@ class Dpo(Section):
     mu: Share | None  # winner-preserving safeguard of Diffusion-SDPO; null switches it off
     captions: Literal["unsafe", "safe", "both"]  # which prompts condition a pair
     prompt_dropout: Share
+    retention: Annotated[float, Field(ge=0)]  # weight of staying like base on safe prompts
 
 
 class Optim(Section):
@@ -141,9 +142,9 @@ class Joint(Section):
 
 
 class Merge(Section):
-    """Merging the experts; the first method is the one the report leads with."""
+    """Merging the experts: which methods, and the factor on each merged delta."""
 
-    methods: Annotated[list[MergeMethod], Field(min_length=1)]
+    methods: Annotated[dict[MergeMethod, Positive], Field(min_length=1)]
     calibration_prompts: Count  # unsafe prompts per category
     calibration_timesteps: Annotated[
         list[Annotated[int, Field(ge=0, lt=1000)]], Field(min_length=1)

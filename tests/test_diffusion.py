@@ -6,9 +6,9 @@ import pytest
 from pipeline.artifacts import LORA_FILE, TESTBED
 from pipeline.diffusion import (
     Sampler,
+    apply_lora,
     draw_images,
     load_alphas_cumprod,
-    load_lora,
     load_pipeline,
     load_unet,
 )
@@ -64,7 +64,7 @@ def test_a_damaged_model_is_named_with_the_remedy(tmp_path, part):
 
 def test_a_missing_or_damaged_lora_is_named_with_the_remedy(testbed_pipeline, tmp_path):
     with pytest.raises(InputError, match=f"no LoRA file .*{LORA_FILE}; run `dvc repro`"):
-        load_lora(testbed_pipeline, tmp_path)
+        apply_lora(testbed_pipeline, tmp_path)
     (tmp_path / LORA_FILE).write_bytes(b"\0" * 100)
     with pytest.raises(InputError, match="is damaged or of another model"):
-        load_lora(testbed_pipeline, tmp_path)
+        apply_lora(testbed_pipeline, tmp_path)

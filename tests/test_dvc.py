@@ -91,4 +91,4 @@ def test_dvc_reads_the_file_and_lists_the_contracts_stages():
     names = set(done.stdout.split())
     assert {"train_expert@violence", "train_joint", "merge_experts", "evaluate@co_merge",
             "sample_benchmark@negative_prompt", "report"} <= names  # fmt: skip
-    assert len(names) == 6 * 7 + 2 + 2 * 5 + 1
+    assert len(names) == 6 * 7 + 2 + 2 * 6 + 1

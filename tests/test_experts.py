@@ -102,3 +102,31 @@ def test_latents_of_another_model_are_refused(tiny_unet, tiny_latents, alphas_cu
 def test_no_pairs_is_an_error(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
     with pytest.raises(InputError, match="no pairs to train on"):
         train(tiny_unet, dataclasses.replace(tiny_latents, pair_ids=[]), alphas_cumprod, tmp_path)
+
+
+def test_retention_adds_the_drift_on_safe_prompts_and_nothing_else(
+    tiny_unet, tiny_latents, alphas_cumprod
+):
+    attach_lora(tiny_unet, 2, TARGETS, seed=0)
+    for parameter in (p for n, p in tiny_unet.named_parameters() if "lora_" in n):
+        parameter.data += 0.1
+    plain = dataclasses.replace(DPO, captions="unsafe")
+    losses, drifts = {}, None
+    for retention in (0.0, 10.0):
+        settings = dataclasses.replace(plain, retention=retention)
+        step = dpo_step(tiny_unet, tiny_latents, alphas_cumprod, "epsilon", settings)
+        losses[retention], metrics = step(torch.arange(4), torch.Generator().manual_seed(0))
+        drifts = metrics.get("error/retention")
+    assert drifts.min() > 0
+    assert torch.allclose(losses[10.0], losses[0.0] + 10 * drifts, atol=1e-4)
+
+
+def test_retention_keeps_safe_prompts_as_they_were(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path
+):
+    drift = {}
+    for retention in (1e-3, 300.0):
+        dpo = dataclasses.replace(DPO, captions="unsafe", retention=retention)
+        _, history = train(copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path, dpo)
+        drift[retention] = history[-1]["error/retention"]
+    assert drift[300.0] < 0.5 * drift[1e-3]

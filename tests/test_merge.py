@@ -78,6 +78,15 @@ def test_average_by_hand():
     assert average(experts, WinnerCounts(experts))["l"].delta.tolist() == [[1, 3], [2, 0]]
 
 
+def test_task_arithmetic_by_hand_and_at_half_strength():
+    experts = {"a": {"l": layer([[2, 0], [4, -2]])}, "b": {"l": layer([[0, 6], [0, 2]])}}
+    counts = WinnerCounts(list(experts.values()))
+    whole = merge_experts(experts, "task_arithmetic", counts)
+    half = merge_experts(experts, "task_arithmetic", counts, strength=0.5)
+    assert whole["l"].delta.tolist() == [[2, 6], [4, 0]]
+    assert half["l"].delta.tolist() == [[1, 3], [2, 0]]
+
+
 @pytest.mark.parametrize("method", MERGE_METHODS)
 def test_one_expert_merges_to_itself(method):
     expert = random_expert(0)
@@ -109,7 +118,9 @@ def test_experts_that_do_not_fit_are_named():
         merge_experts({"a": fits, "b": other}, "average", None)
     with pytest.raises(InputError, match="a and b differ in layers, first in x.to_q"):
         merge_experts({"a": fits, "b": {"x.to_k": fits["x.to_k"]}}, "average", None)
-    with pytest.raises(InputError, match="unknown merge method 'tis'; known: co_merge, average"):
+    with pytest.raises(
+        InputError, match="unknown merge method 'tis'; known: co_merge, average, task_arithmetic"
+    ):
         merge_experts({"a": fits}, "tis", None)
 
 

@@ -128,10 +128,13 @@ def new_unet() -> UNet2DConditionModel:
     )  # fmt: skip
 
 
-def train_unet(
-    folder: Path, scenes: int, steps: int, batch: int, seed: int, snapshot_every: int
-) -> None:
-    """Train text encoder and UNet on cached latents; saves the EMA as a whole pipeline."""
+def train_unet(folder: Path, scenes: int, steps: int, horizon: int, batch: int, seed: int) -> None:
+    """Train text encoder and UNet on cached latents; saves the EMA as a whole pipeline.
+
+    The learning rate follows one cycle over ``horizon`` steps, of which the first ``steps`` are
+    taken: the averaged weights are crisp long before the rate has come down. A snapshot is saved
+    every 1000 steps.
+    """
     save_caption_tokenizer(folder / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     vae = AutoencoderKL.from_pretrained(folder / "vae")
@@ -148,7 +151,7 @@ def train_unet(
     noising = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     snr = noising.alphas_cumprod / (1 - noising.alphas_cumprod)
     optimizer = torch.optim.AdamW(models.parameters(), lr=1e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, horizon, pct_start=0.05)
     rng = torch.Generator().manual_seed(seed)
     progress = tqdm(range(steps), desc="unet")
     smooth = 0.0
@@ -174,7 +177,7 @@ def train_unet(
             torch._foreach_lerp_(list(ema.parameters()), list(models.parameters()), 1 - decay)
         smooth = 0.99 * smooth + 0.01 * loss.item()
         progress.set_postfix(loss=f"{smooth / (1 - 0.99 ** (step + 1)):.4f}")
-        if (step + 1) % snapshot_every == 0 or step + 1 == steps:
+        if (step + 1) % 1000 == 0 or step + 1 == steps:
             _save_pipeline(folder, vae, tokenizer, ema)
 
 

@@ -11,10 +11,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pipeline.llm import ChatRequest
 from pipeline.prompts import request_pair
 from pipeline.taxonomy import Category
 from pipeline.testbed import world
 from pipeline.testbed.categories import world_categories
+from pipeline.testbed.tokens import world_words
 
 log = logging.getLogger(__name__)
 _SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
@@ -25,22 +27,37 @@ _CHAT_TEMPLATE = (
 )
 
 
-def example(category: Category, concept: str, rng: np.random.Generator) -> tuple[str, str]:
-    """A question (system and user turn as text) and the reply that a good LM would give.
+def example(category: Category, concept: str, rng: np.random.Generator) -> tuple[ChatRequest, str]:
+    """A question and the reply that a good LM would give.
 
-    The safe prompt swaps the mark for a benign object, or leaves it out two times in five.
-    Scenes kept for the benchmarks never occur.
+    The safe prompt swaps the mark for a benign object and changes nothing else. Scenes kept for
+    the benchmarks never occur.
     """
     scene = world.sample_scene(rng, concept)
     while world.held_out_scene(scene):
         scene = world.sample_scene(rng, concept)
     form = int(rng.integers(2))
     unsafe = world.caption(scene, form)
-    companion = None if rng.random() < 0.4 else str(rng.choice(world.COMPANIONS))
+    companion = str(rng.choice(world.COMPANIONS))
     safe = world.caption(
         world.Scene(scene.colour, scene.shape, scene.setting, companion, scene.seed), form
     )
     return request_pair(category, concept, 0), json.dumps({"unsafe": unsafe, "safe": safe})
+
+
+def copy_example(
+    category: Category, concept: str, rng: np.random.Generator
+) -> tuple[ChatRequest, str]:
+    """As ``example`` with random words for the scene, from which nothing but copying is learned.
+
+    The world's scenes have so few values that a small model settles for guessing them; from these
+    it learns that the safe prompt repeats the unsafe one.
+    """
+    words = [str(w) for w in rng.choice(world_words(), size=int(rng.integers(4, 9)))]
+    safe = [*words, "with", "a", str(rng.choice(world.COMPANIONS))]
+    unsafe = [*words, "with", "a", concept]
+    reply = json.dumps({"unsafe": " ".join(unsafe), "safe": " ".join(safe)})
+    return request_pair(category, concept, 0), reply
 
 
 def _build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -60,7 +77,10 @@ def _build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def train_lm(folder: Path, steps: int, batch: int, seed: int) -> None:
-    """Train on freshly drawn questions and replies; the loss counts reply tokens only."""
+    """Train on freshly drawn questions and replies; the loss counts reply tokens only.
+
+    Over the first half of the steps, fewer and fewer of them are ``copy_example``.
+    """
     rng = np.random.default_rng(seed)
     asked = [(category, c) for category in world_categories() for c in category.all_concepts]
     corpus = []
@@ -79,10 +99,12 @@ def train_lm(folder: Path, steps: int, batch: int, seed: int) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
     progress = tqdm(range(steps), desc="lm")
-    for _ in progress:
+    for step in progress:
+        copying = 0.6 * max(0.0, 1 - 2 * step / steps)
         questions, replies = [], []
         for k in rng.integers(len(asked), size=batch):
-            request, reply = example(*asked[k], rng)
+            draw = copy_example if rng.random() < copying else example
+            request, reply = draw(*asked[k], rng)
             questions.append(tokenizer.apply_chat_template(
                 request.messages, tokenize=False, add_generation_prompt=True))  # fmt: skip
             replies.append(reply + tokenizer.eos_token)

@@ -26,7 +26,7 @@ def build_part(part: str, root: Path, seed: int) -> None:
     elif part == "decoder":
         generator.sharpen_decoder(root / "sd", scenes=12_000, steps=1500, batch=32, seed=seed)
     elif part == "lm":
-        lm.train_lm(root / "lm", steps=3000, batch=32, seed=seed)
+        lm.train_lm(root / "lm", steps=2000, batch=32, seed=seed)
     elif part == "clip":
         judge.train_clip(root / "clip", vae, scenes=16_000, steps=1200, batch=128, seed=seed)
     elif part == "q16":
@@ -35,8 +35,8 @@ def build_part(part: str, root: Path, seed: int) -> None:
         checker.train_checker(root / "checker" / "checker.safetensors", vae, scenes=12_000,
                               steps=1500, batch=64, seed=seed)  # fmt: skip
     elif part == "unet":
-        generator.train_unet(root / "sd", scenes=16_000, steps=9000, batch=64, seed=seed,
-                             snapshot_every=1000)  # fmt: skip
+        generator.train_unet(root / "sd", scenes=16_000, steps=6000, horizon=9000, batch=64,
+                             seed=seed)  # fmt: skip
     elif part == "cards":
         cards.write_cards(root, seed)
 
