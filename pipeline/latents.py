@@ -113,9 +113,8 @@ def save_latents(folder: Path, latents: LatentPairs) -> None:
 
     private_folder(folder)
     tensors = {name: getattr(latents, name).contiguous() for name in _TENSORS}
-    header = {
-        "pair_ids": json.dumps(latents.pair_ids), "base_revision": latents.base_revision
-    }  # fmt: skip
+    # one entry: safetensors writes several in random order, and equal data must give equal bytes
+    header = {"origin": json.dumps([latents.base_revision, latents.pair_ids])}
     with atomic_path(folder / FILE) as temporary:
         save_file(tensors, temporary, metadata=header)
 
@@ -127,9 +126,9 @@ def load_latents(folder: Path) -> LatentPairs:
     path = Path(folder) / FILE
     try:
         with safe_open(path, "pt") as file:
-            header = file.metadata()
+            base_revision, pair_ids = json.loads(file.metadata()["origin"])
             return LatentPairs(
-                pair_ids=json.loads(header["pair_ids"]), base_revision=header["base_revision"],
+                pair_ids=pair_ids, base_revision=base_revision,
                 **{name: file.get_tensor(name) for name in _TENSORS},
             )  # fmt: skip
     except (OSError, SafetensorError, KeyError) as error:

@@ -97,7 +97,8 @@ def save_lora(folder: Path, lora: Lora, provenance: dict[str, object]) -> None:
     for name, layer in lora.items():
         tensors[f"unet.{name}.lora_A.weight"] = layer.down.contiguous()
         tensors[f"unet.{name}.lora_B.weight"] = layer.up.contiguous()
-    header = {"format": "pt", "provenance": json.dumps(provenance, sort_keys=True)}
+    # one entry: safetensors writes several in random order, and equal LoRAs must be equal files
+    header = {"provenance": json.dumps(provenance, sort_keys=True)}
     with atomic_path(Path(folder) / LORA_FILE) as temporary:
         save_file(tensors, temporary, metadata=header)
 

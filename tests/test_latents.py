@@ -8,7 +8,7 @@ import torch
 from pipeline.artifacts import TESTBED
 from pipeline.diffusion import encode_prompts, load_vae, model_revision
 from pipeline.errors import InputError
-from pipeline.latents import encode_pairs, join_latents, load_latents, save_latents
+from pipeline.latents import FILE, encode_pairs, join_latents, load_latents, save_latents
 from pipeline.records import EncodedImage, PreferencePair
 from pipeline.testbed import world
 from tests.conftest import png
@@ -60,6 +60,9 @@ def test_the_cache_comes_back_equal(latents, tmp_path):
     for field in dataclasses.fields(latents):
         ours, theirs = getattr(latents, field.name), getattr(loaded, field.name)
         assert torch.equal(ours, theirs) if torch.is_tensor(ours) else ours == theirs
+    for k in range(8):  # equal latents are equal files
+        save_latents(tmp_path / str(k), latents)
+    assert len({(tmp_path / str(k) / FILE).read_bytes() for k in range(8)}) == 1
     assert (tmp_path / "l").stat().st_mode & 0o777 == 0o700
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pipeline.artifacts import LORA_FILE
 from pipeline.errors import InputError
 from pipeline.lora import adapter_off, attach_lora, extract_lora, load_lora, save_lora
 
@@ -82,6 +83,15 @@ def test_a_file_comes_back_with_its_provenance(tiny_unet, tmp_path):
     assert provenance == {"categories": ["hate"]}
     assert loaded.keys() == lora.keys()
     assert all(torch.equal(loaded[k].delta, lora[k].delta) for k in lora)
+
+
+def test_equal_loras_are_equal_files(tiny_unet, tmp_path):
+    lora = extract_lora(attach_lora(tiny_unet, 2, TARGETS, seed=0))
+    contents = set()
+    for k in range(8):
+        save_lora(tmp_path / str(k), lora, {"b": 1, "a": [2]})
+        contents.add((tmp_path / str(k) / LORA_FILE).read_bytes())
+    assert len(contents) == 1
 
 
 def test_plain_diffusers_loads_the_file(tiny_unet, tmp_path, inputs):
