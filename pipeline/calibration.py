@@ -1,7 +1,8 @@
-"""What every LoRA layer sees while the base model denoises unsafe prompts: input to Co-Merge."""
+"""What LoRA layers see while the base model denoises: input to Co-Merge and the null space."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -54,16 +55,33 @@ class WinnerCounts:
         self.sums[layer] = self.sums.get(layer, 0) + activations.double().sum(1)
 
 
+class InputMoments:
+    """Streams layer inputs h; ``means[layer]`` is the mean of h h^T, (d_in, d_in) float64."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._inputs: dict[str, int] = {}
+
+    def add(self, layer: str, inputs: Tensor) -> None:
+        """Add one batch of a layer's inputs, (..., d_in)."""
+        h = inputs.reshape(-1, inputs.shape[-1]).double().cpu()
+        self._sums[layer] = self._sums.get(layer, 0) + h.T @ h
+        self._inputs[layer] = self._inputs.get(layer, 0) + len(h)
+
+    @property
+    def means(self) -> dict[str, Tensor]:
+        """The mean outer product of every layer's inputs."""
+        return {layer: total / self._inputs[layer] for layer, total in self._sums.items()}
+
+
 @contextmanager
-def _watching(unet, layers: Sequence[str], counts: WinnerCounts):
+def _watching(unet, layers: Sequence[str], add: Callable[[str, Tensor], None]):
     modules = dict(unet.named_modules())
     missing = [name for name in layers if name not in modules]
     if missing:
         raise InputError(f"the UNet has no layer {missing[0]}; the experts are of another model")
     handles = [
-        modules[name].register_forward_pre_hook(
-            lambda _, inputs, name=name: counts.add(name, inputs[0])
-        )
+        modules[name].register_forward_pre_hook(lambda _, inputs, name=name: add(name, inputs[0]))
         for name in layers
     ]
     try:
@@ -73,42 +91,74 @@ def _watching(unet, layers: Sequence[str], counts: WinnerCounts):
             handle.remove()
 
 
-@torch.no_grad()
-def count_winners(
-    unet, experts: Mapping[str, Lora], latents: Mapping[str, LatentPairs], alphas_cumprod: Tensor,
-    *, prompts: int, timesteps: Sequence[int], base_seed: int,
-) -> WinnerCounts:  # fmt: skip
-    """Run the base UNet on noised latents of unsafe prompts, the same number per category.
+@dataclass(frozen=True)
+class Calibration:
+    """Where calibration inputs come from.
 
-    Args:
-        unet: the base model without any adapter.
-        experts: one LoRA per category, all over the same layers.
-        latents: the cached pairs of the same categories; their rejected side is noised to each
-            timestep and denoised under its own unsafe prompt.
-        prompts: pairs taken per category, by a seeded draw.
+    ``unet`` is the base model; an adapter that it carries must be off or still zero. Each category
+    of ``latents`` gives ``prompts`` pairs, by a seeded draw, at each of ``timesteps``.
+    """
 
-    Raises:
-        InputError: the experts do not fit each other, or a category has too few pairs.
+    unet: torch.nn.Module
+    latents: Mapping[str, LatentPairs]
+    alphas_cumprod: Tensor
+    prompts: int
+    timesteps: Sequence[int]
+    base_seed: int
+
+    @torch.no_grad()
+    def stream(self, layers: Sequence[str], side: str, add: Callable[[str, Tensor], None]) -> None:
+        """Feed ``add`` what layers see while the UNet denoises one side of every category's pairs.
+
+        ``side`` is "chosen" or "rejected": its latents are noised to each timestep and denoised
+        under their own prompt; the chosen side also under as many of the benign prompts, drawn
+        anew for each timestep. Raises InputError when a category has too few pairs or the UNet
+        lacks a layer.
+        """
+        total = len(self.latents) * len(self.timesteps)
+        with _watching(self.unet, layers, add), progress_bar(total, "calibrate", "batch") as bar:
+            for category, pairs in self.latents.items():
+                if len(pairs) < self.prompts:
+                    raise InputError(
+                        f"{category} has {len(pairs)} pairs, calibration asks for {self.prompts}; "
+                        "lower merge.calibration_prompts or experts.lora.null_prompts"
+                    )
+                seed = seed_for(self.base_seed, "calibration", side, category)
+                generator = torch.Generator().manual_seed(seed)
+                rows = torch.randperm(len(pairs), generator=generator)[: self.prompts]
+                means = getattr(pairs, f"{side}_mean")[rows]
+                prompts = getattr(pairs, f"{side}_prompt")[rows]
+                if side == "chosen":
+                    means = means.repeat(2, 1, 1, 1)
+                for t in self.timesteps:
+                    asked = prompts
+                    if side == "chosen":
+                        drawn = torch.randint(
+                            len(pairs.benign_prompt), rows.shape, generator=generator
+                        )
+                        asked = torch.cat([prompts, pairs.benign_prompt[drawn]])
+                    embeds = pairs.prompt_embeds[asked]
+                    noise = torch.randn(means.shape, generator=generator)
+                    signal = self.alphas_cumprod[t]
+                    noisy = signal.sqrt() * means + (1 - signal).sqrt() * noise
+                    steps = torch.full((len(means),), t)
+                    self.unet(*(x.to(self.unet.device) for x in (noisy, steps, embeds)))
+                    bar.update()
+
+
+def count_winners(experts: Mapping[str, Lora], calibration: Calibration) -> WinnerCounts:
+    """Which expert reacts most to unsafe prompts, balanced over categories, per output row.
+
+    Raises InputError when the experts do not fit each other, and as ``Calibration.stream``.
     """
     check_experts(experts)
     counts = WinnerCounts(list(experts.values()))
-    layers = list(next(iter(experts.values())))
-    total = len(latents) * len(timesteps)
-    with _watching(unet, layers, counts), progress_bar(total, "calibrate", "batch") as progress:
-        for category, cached in latents.items():
-            if len(cached) < prompts:
-                raise InputError(
-                    f"{category} has {len(cached)} pairs, merge.calibration_prompts asks for "
-                    f"{prompts}; lower it"
-                )
-            generator = torch.Generator().manual_seed(seed_for(base_seed, "calibration", category))
-            rows = torch.randperm(len(cached), generator=generator)[:prompts]
-            embeds = cached.prompt_embeds[cached.rejected_prompt[rows]]
-            for t in timesteps:
-                noise = torch.randn(cached.rejected_mean[rows].shape, generator=generator)
-                signal = alphas_cumprod[t]
-                noisy = signal.sqrt() * cached.rejected_mean[rows] + (1 - signal).sqrt() * noise
-                steps = torch.full((prompts,), t)
-                unet(*(x.to(unet.device) for x in (noisy, steps, embeds)))
-                progress.update()
+    calibration.stream(list(next(iter(experts.values()))), "rejected", counts.add)
     return counts
+
+
+def benign_moments(layers: Sequence[str], calibration: Calibration) -> dict[str, Tensor]:
+    """The mean h h^T of every layer's inputs under safe and benign prompts, (d_in, d_in) each."""
+    moments = InputMoments()
+    calibration.stream(layers, "chosen", moments.add)
+    return moments.means

@@ -1,12 +1,13 @@
 """Diffusion-DPO training of a LoRA on cached pairs: one category's expert, or all jointly."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pipeline.calibration import Calibration, benign_moments
 from pipeline.diffusion import load_alphas_cumprod, load_unet, model_revision
 from pipeline.dpo import (
     Errors,
@@ -17,7 +18,17 @@ from pipeline.dpo import (
 )
 from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
-from pipeline.lora import Lora, adapter_off, attach_lora, extract_lora, save_lora
+from pipeline.lora import (
+    Lora,
+    adapter_off,
+    attach_lora,
+    extract_lora,
+    inputs_through,
+    save_lora,
+    train_only_rows,
+)
+from pipeline.nullspace import null_projections, project_inputs
+from pipeline.seeds import seed_for
 from pipeline.storage import write_csv, write_json
 from pipeline.train import TrainingStep, TrainSettings, train
 
@@ -35,6 +46,18 @@ class DpoSettings:
     captions: str  # "unsafe", "safe" or "both": which prompts condition a pair
     prompt_dropout: float  # share of rows conditioned on the empty prompt
     retention: float = 0.0  # weight of staying like the base model on chosen image and safe prompt
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The trained adapter; see ``pipeline.nullspace`` for the last three."""
+
+    rank: int
+    targets: Sequence[str]
+    row_share: float = 1.0  # of each layer's output rows; which ones is drawn by category
+    null_damping: float | None = None  # None trains without a null space
+    null_prompts: int = 0  # safe prompts per category
+    null_timesteps: Sequence[int] = ()
 
 
 def caption_rows(latents: LatentPairs, captions: str) -> tuple[Tensor, Tensor]:
@@ -116,11 +139,13 @@ def _preference_loss(
 
 
 def train_lora(
-    unet, latents: LatentPairs, alphas_cumprod: Tensor, prediction_type: str, *, rank: int,
-    targets: Sequence[str], dpo: DpoSettings, settings: TrainSettings, checkpoint: Path,
+    unet, latents: LatentPairs, categories: Sequence[str], alphas_cumprod: Tensor,
+    prediction_type: str, *, lora: LoraSettings, dpo: DpoSettings, settings: TrainSettings,
+    checkpoint: Path,
 ) -> tuple[Lora, list[dict[str, float]]]:  # fmt: skip
     """Train a LoRA on cached pairs; returns it and the history of step metrics.
 
+    With a null space the LoRA is trained behind its projection, which ends up inside ``down``.
     Raises InputError when there are no pairs or the latents do not fit the UNet.
     """
     if not len(latents):
@@ -131,14 +156,26 @@ def train_lora(
             f"latents have {latents.chosen_mean.shape[1]} channels and text width "
             f"{latents.prompt_embeds.shape[2]}, the UNet of base_model.path {channels} and {width}"
         )
-    parameters = attach_lora(unet, rank, targets, settings.seed)
+    parameters = attach_lora(unet, lora.rank, lora.targets, settings.seed)
+    if lora.row_share < 1:
+        train_only_rows(parameters, lora.row_share, seed_for(settings.seed, *categories))
+    projections = {}
+    if lora.null_damping is not None:
+        calibration = Calibration(
+            unet, {", ".join(categories): latents}, alphas_cumprod,
+            lora.null_prompts * len(categories), lora.null_timesteps, settings.seed,
+        )  # fmt: skip
+        moments = benign_moments(list(extract_lora(parameters)), calibration)
+        projections = null_projections(moments, lora.null_damping)
     unet.train()
     step = dpo_step(unet, latents, alphas_cumprod, prediction_type, dpo)
     rows = len(caption_rows(latents, dpo.captions)[0])
-    identity = [latents.digest(), rank, list(targets), vars(dpo)]
-    history = train(parameters, rows, step, settings, checkpoint, identity)
+    identity = [latents.digest(), list(categories), asdict(lora), asdict(dpo)]
+    with inputs_through(unet, projections):
+        history = train(parameters, rows, step, settings, checkpoint, identity)
     unet.eval()
-    return extract_lora(parameters), history
+    trained = extract_lora(parameters)
+    return project_inputs(trained, projections) if projections else trained, history
 
 
 @dataclass(frozen=True)
@@ -153,7 +190,7 @@ class Outputs:
 
 def train_and_save(
     model: str, revision: str | None, latents: LatentPairs, categories: Sequence[str], *,
-    rank: int, targets: Sequence[str], dpo: DpoSettings, settings: TrainSettings, out: Outputs,
+    lora: LoraSettings, dpo: DpoSettings, settings: TrainSettings, out: Outputs,
 ) -> None:  # fmt: skip
     """Train a LoRA of ``model`` on cached pairs; write it, its summary and its step metrics.
 
@@ -165,15 +202,15 @@ def train_and_save(
             f"the latents of {', '.join(categories)} come from base model {latents.base_revision}, "
             f"base_model.path is {base_revision}; run `dvc repro cache_latents`"
         )
-    lora, history = train_lora(
-        load_unet(model, revision), latents, *load_alphas_cumprod(model, revision), rank=rank,
-        targets=targets, dpo=dpo, settings=settings, checkpoint=out.checkpoint,
+    trained, history = train_lora(
+        load_unet(model, revision), latents, categories, *load_alphas_cumprod(model, revision),
+        lora=lora, dpo=dpo, settings=settings, checkpoint=out.checkpoint,
     )  # fmt: skip
     last = {name: round(history[-1][name], 5) for name in SUMMARY}
     summary = {"pairs": len(latents), "steps": settings.max_steps} | last
-    save_lora(out.lora, lora, {
+    save_lora(out.lora, trained, {
         "categories": list(categories), "base_model": model, "base_revision": base_revision,
-        "rank": rank, "dpo": vars(dpo), "train": vars(settings), "metrics": summary,
+        "lora": asdict(lora), "dpo": asdict(dpo), "train": asdict(settings), "metrics": summary,
     })  # fmt: skip
     write_csv(out.steps, history)
     write_json(out.metrics, summary)

@@ -69,8 +69,10 @@ def draw_shards(
     with progress_bar(len(orders), f"draw {folder.name}", "image") as progress:
         for start, path in shards.items():
             part = orders[start : start + shard_rows]
+            stored: list[Row] = []
             if path.exists() and read_column(path, "image_id") == [o.image_id for o in part]:
-                images = [row.image for row in read_rows(path, row_type)]
+                stored = read_rows(path, row_type)
+                images = [row.image for row in stored]
                 progress.update(len(part))
             else:
                 images = _draw_part(part, draw, batch, progress)
@@ -78,7 +80,8 @@ def draw_shards(
             rows = [
                 finish(start + k, o, i) for k, (o, i) in enumerate(zip(part, images, strict=True))
             ]
-            write_rows(path, row_type, rows)
+            if rows != stored:
+                write_rows(path, row_type, rows)
     return drawn
 
 

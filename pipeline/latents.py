@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.diffusion import encode_prompts, load_vae
 from pipeline.errors import InputError
 from pipeline.pixels import decode_image
+from pipeline.policy import hard_block
 from pipeline.progress import progress_bar
 from pipeline.records import EncodedImage, PreferencePair
 from pipeline.storage import atomic_path, private_folder
@@ -32,8 +33,8 @@ class LatentPairs:
     """Cached pairs of one or more categories, on the CPU, float32.
 
     ``*_mean`` and ``*_std`` are (pairs, channels, h, w), already times the VAE's scaling factor;
-    ``prompt_embeds`` is (prompts, tokens, width), row 0 the empty prompt; ``*_prompt`` (pairs,)
-    index into it.
+    ``prompt_embeds`` is (prompts, tokens, width), row 0 the empty prompt; ``*_prompt``
+    (pairs,) index into it, as does ``benign_prompt`` (benign prompts,): what should stay as it is.
     """
 
     pair_ids: list[str]
@@ -44,6 +45,7 @@ class LatentPairs:
     prompt_embeds: "Tensor"
     chosen_prompt: "Tensor"
     rejected_prompt: "Tensor"
+    benign_prompt: "Tensor"
     base_revision: str  # the model whose VAE and text encoder made these
 
     def __len__(self) -> int:
@@ -58,14 +60,17 @@ class LatentPairs:
 
 
 _TENSORS = ("chosen_mean", "chosen_std", "rejected_mean", "rejected_std", "prompt_embeds",
-            "chosen_prompt", "rejected_prompt")  # fmt: skip
+            "chosen_prompt", "rejected_prompt", "benign_prompt")  # fmt: skip
 
 
 def encode_pairs(
     pairs: Sequence[PreferencePair], model: str, revision: str | None, base_revision: str,
-    batch: int,
+    batch: int, benign_prompts: Sequence[str],
 ) -> LatentPairs:  # fmt: skip
-    """Encode both images and both prompts of every pair with the model's own encoders."""
+    """Encode both images and both prompts of every pair with the model's own encoders.
+
+    The empty prompt, which guidance uses, joins ``benign_prompts``.
+    """
     import torch
 
     vae = load_vae(model, revision)
@@ -84,14 +89,35 @@ def encode_pairs(
         for side, parts in moments.items()
         for k, name in enumerate(("mean", "std"))
     }
-    texts = ["", *dict.fromkeys(t for p in pairs for t in (p.prompt_chosen, p.prompt_rejected))]
+    prompts = [t for p in pairs for t in (p.prompt_chosen, p.prompt_rejected)]
+    texts = list(dict.fromkeys(["", *benign_prompts, *prompts]))
     row = {text: k for k, text in enumerate(texts)}
     return LatentPairs(
         pair_ids=[p.pair_id for p in pairs], base_revision=base_revision,
         prompt_embeds=encode_prompts(model, revision, texts, batch),
         chosen_prompt=torch.tensor([row[p.prompt_chosen] for p in pairs]),
-        rejected_prompt=torch.tensor([row[p.prompt_rejected] for p in pairs]), **stacked,
+        rejected_prompt=torch.tensor([row[p.prompt_rejected] for p in pairs]),
+        benign_prompt=torch.tensor([row[t] for t in ("", *benign_prompts)]), **stacked,
     )  # fmt: skip
+
+
+def read_benign_prompts(path: Path) -> list[str]:
+    """A UTF-8 text file with one prompt a line; empty lines are skipped.
+
+    Raises InputError when the file is missing, no text, holds no prompt, or a hard-blocked one.
+    """
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read latents.benign_prompts {path}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        reason = hard_block(line, "")
+        if reason:
+            raise InputError(f"{path} line {number} is hard-blocked ({reason}); remove it")
+    prompts = list(dict.fromkeys(line for line in lines if line))
+    if not prompts:
+        raise InputError(f"latents.benign_prompts {path} holds no prompt; give one a line")
+    return prompts
 
 
 def _to_pixels(images: Sequence[EncodedImage]) -> "Tensor":

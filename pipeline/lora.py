@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifacts import LORA_FILE
 from pipeline.errors import InputError
+from pipeline.seeds import seed_for
 from pipeline.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -65,6 +66,44 @@ def attach_lora(
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
     return trained
+
+
+def train_only_rows(parameters: Mapping[str, "Parameter"], share: float, base_seed: int) -> None:
+    """Let a fresh LoRA write to a seeded random share of each layer's output rows only.
+
+    The other rows of ``up`` start at zero and get no gradient, so they stay zero.
+    """
+    import torch
+
+    for name, parameter in parameters.items():
+        if ".lora_B." in name:
+            generator = torch.Generator().manual_seed(seed_for(base_seed, "rows", name))
+            rows = torch.rand(len(parameter), 1, generator=generator) < share
+            parameter.register_hook(lambda gradient, rows=rows: gradient * rows.to(gradient))
+
+
+@contextmanager
+def inputs_through(unet: "UNet2DConditionModel", maps: Mapping[str, "Tensor"]) -> Iterator[None]:
+    """Within, the LoRA (not the base weight) of each layer sees its input times a matrix.
+
+    ``maps`` holds (d_in, d_in) by layer name.
+    """
+    from torch.nn.functional import linear
+
+    handles = []
+    for name, module in unet.named_modules():
+        layer, _, rest = name.rpartition(".lora_A.")
+        if rest and layer in maps:
+            # (h M) A^T = h (A M^T)^T, and A is thin: mapping it costs less than mapping h
+            transposed = maps[layer].T.to(unet.device)
+            handles.append(module.register_forward_hook(
+                lambda down, i, _, transposed=transposed: linear(i[0], down.weight @ transposed)
+            ))  # fmt: skip
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

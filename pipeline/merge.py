@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.calibration import WinnerCounts, check_experts
+from pipeline.calibration import Calibration, WinnerCounts, benign_moments, check_experts
 from pipeline.errors import InputError
 from pipeline.lora import Lora, LoraLayer, save_lora
+from pipeline.nullspace import null_projections, project_inputs
 from pipeline.storage import write_json
 
 
@@ -69,6 +70,21 @@ MERGE_METHODS: dict[str, Callable[[Sequence[Lora], WinnerCounts], Lora]] = {
 }
 
 
+def project_experts(
+    experts: Mapping[str, Lora], calibration: Calibration, damping: float | None
+) -> dict[str, Lora]:  # fmt: skip
+    """The experts, kept off what the safe prompts of all categories use (``pipeline.nullspace``).
+
+    Each expert was at best kept off its own category's safe prompts. None leaves them as they are.
+    """
+    check_experts(experts)
+    if damping is None:
+        return dict(experts)
+    moments = benign_moments(list(next(iter(experts.values()))), calibration)
+    projections = null_projections(moments, damping)
+    return {name: project_inputs(lora, projections) for name, lora in experts.items()}
+
+
 def merge_experts(
     experts: Mapping[str, Lora], method: str, counts: WinnerCounts, strength: float = 1.0
 ) -> Lora:
@@ -88,14 +104,17 @@ def describe_merge(
 ) -> dict[str, object]:
     """``metrics/merge.json``: rows won per expert, interference, and norms of the merged LoRAs.
 
+    ``rows_won`` are shares of all rows, and what is missing to 1 no expert writes to.
     ``mean_pairwise_cosine`` is that of the experts' whole weight deltas, over pairs of experts.
     Only one layer's dense deltas are in memory at a time.
     """
     loras = {**experts, **merged}
     products = torch.zeros(len(loras), len(loras), dtype=torch.float64)
-    won = torch.zeros(len(experts))
+    won, rows = torch.zeros(len(experts)), 0
     for layer in counts.counts:
-        won += torch.bincount(winning_rows(counts, layer), minlength=len(experts))
+        used = counts.sums[layer].max(0).values > 0  # some rows no expert may write to
+        won += torch.bincount(winning_rows(counts, layer)[used], minlength=len(experts))
+        rows += len(used)
         deltas = torch.stack([lora[layer].delta.flatten().double() for lora in loras.values()])
         products += deltas @ deltas.T
     norms = products.diagonal().sqrt()
@@ -104,8 +123,7 @@ def describe_merge(
     above = cosine[torch.ones(n, n).triu(1).bool()]
     norm = dict(zip(loras, (round(v, 4) for v in norms.tolist()), strict=True))
     return {
-        "rows_won": {k: round(v, 4) for k, v in zip(experts, (won / won.sum()).tolist(),
-                                                    strict=True)},
+        "rows_won": {k: round(v, 4) for k, v in zip(experts, (won / rows).tolist(), strict=True)},
         "mean_pairwise_cosine": round(above.mean().item(), 4) if n > 1 else 0.0,
         "expert_norm": {k: norm[k] for k in experts},
         "merged_norm": {k: norm[k] for k in merged},
@@ -115,15 +133,17 @@ def describe_merge(
 def merge_and_save(
     experts: Mapping[str, Lora], provenances: Mapping[str, Mapping[str, object]],
     methods: Mapping[str, float], counts: WinnerCounts, folder: Path, metrics: Path,
+    null_damping: float | None,
 ) -> None:  # fmt: skip
     """Merge by every method, at its strength, into ``folder``/<method>.
 
-    ``describe_merge`` goes to ``metrics``.
+    ``describe_merge`` goes to ``metrics``; ``null_damping``, which the experts have gone through,
+    into the provenance.
     """
     merged = {m: merge_experts(experts, m, counts, strength) for m, strength in methods.items()}
     for method, lora in merged.items():
-        provenance = merge_provenance(provenances, method) | {"strength": methods[method]}
-        save_lora(folder / method, lora, provenance)
+        settings = {"strength": methods[method], "null_damping": null_damping}
+        save_lora(folder / method, lora, merge_provenance(provenances, method) | settings)
     write_json(metrics, describe_merge(experts, merged, counts))
 
 

@@ -90,11 +90,24 @@ class Pairs(Section):
     min_pairs: Count  # a category with fewer is an error, not a weak expert
 
 
+Timesteps = Annotated[list[Annotated[int, Field(ge=0, lt=1000)]], Field(min_length=1)]
+
+
+class Latents(Section):
+    """What is cached for training beside the pairs."""
+
+    benign_prompts: Path  # one prompt a line: what the model must go on drawing as it does
+
+
 class Lora(Section):
-    """The trained adapter."""
+    """The trained adapter; fields as in ``pipeline.experts.LoraSettings``."""
 
     rank: Count
     targets: Annotated[list[str], Field(min_length=1)]
+    row_share: Annotated[float, Field(gt=0, le=1)]  # of each layer's output rows, per category
+    null_damping: Positive | None  # how far benign inputs are projected out; null for not
+    null_prompts: Count  # per category and timestep: safe prompts, and as many benign ones
+    null_timesteps: Timesteps
 
 
 class Dpo(Section):
@@ -145,10 +158,9 @@ class Merge(Section):
     """Merging the experts: which methods, and the factor on each merged delta."""
 
     methods: Annotated[dict[MergeMethod, Positive], Field(min_length=1)]
-    calibration_prompts: Count  # unsafe prompts per category
-    calibration_timesteps: Annotated[
-        list[Annotated[int, Field(ge=0, lt=1000)]], Field(min_length=1)
-    ]
+    calibration_prompts: Count  # pairs per category: their unsafe and their safe prompts
+    calibration_timesteps: Timesteps
+    null_damping: Positive | None  # as experts.lora's, over all categories
 
 
 class Benchmark(Section):
@@ -199,6 +211,7 @@ class Params(Section):
     images: Images
     judges: Judges
     pairs: Pairs
+    latents: Latents
     experts: Experts
     joint: Joint
     merge: Merge

@@ -17,7 +17,7 @@ def main(variant: str) -> None:
     base = judged
     if variant != "base":
         images = read_rows(artifacts.benchmark("base"), BenchmarkImage)
-        base = judge_images(images, panel, only_clip=True)
+        base = judge_images([i for i in images if i.redraw == 0], panel, only_clip=True)
     results = evaluate_variant(
         judged, base, {name: b.kind for name, b in params.benchmarks.sets.items()}, j.rule,
         params.evaluate.bootstrap, params.seed,

@@ -1,12 +1,12 @@
 """Merges the experts of all categories into one LoRA per method."""
 
 from pipeline import artifacts
-from pipeline.calibration import count_winners
+from pipeline.calibration import Calibration, count_winners
 from pipeline.cli import run_stage
 from pipeline.diffusion import load_alphas_cumprod, load_unet
 from pipeline.latents import load_latents
 from pipeline.lora import load_lora
-from pipeline.merge import merge_and_save
+from pipeline.merge import merge_and_save, project_experts
 from pipeline.params import load_params
 
 
@@ -14,17 +14,20 @@ def main() -> None:
     params = load_params()
     model, m, categories = params.base_model, params.merge, params.taxonomy.categories
     loaded = {c: load_lora(artifacts.expert(c)) for c in categories}
-    experts = {c: lora for c, (lora, _) in loaded.items()}
-    counts = count_winners(
-        load_unet(model.path, model.revision), experts,
+    calibration = Calibration(
+        load_unet(model.path, model.revision),
         {c: load_latents(artifacts.latents(c)) for c in categories},
-        load_alphas_cumprod(model.path, model.revision)[0], prompts=m.calibration_prompts,
-        timesteps=m.calibration_timesteps, base_seed=params.seed,
+        load_alphas_cumprod(model.path, model.revision)[0], m.calibration_prompts,
+        m.calibration_timesteps, params.seed,
     )  # fmt: skip
+    experts = project_experts(
+        {c: lora for c, (lora, _) in loaded.items()}, calibration, m.null_damping
+    )
     provenances = {c: provenance for c, (_, provenance) in loaded.items()}
     merge_and_save(
-        experts, provenances, m.methods, counts, artifacts.MERGED, artifacts.MERGE_METRICS
-    )
+        experts, provenances, m.methods, count_winners(experts, calibration), artifacts.MERGED,
+        artifacts.MERGE_METRICS, m.null_damping,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

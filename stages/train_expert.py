@@ -2,7 +2,7 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.experts import DpoSettings, Outputs, train_and_save
+from pipeline.experts import DpoSettings, LoraSettings, Outputs, train_and_save
 from pipeline.latents import load_latents
 from pipeline.params import load_params
 from pipeline.train import TrainSettings
@@ -14,7 +14,7 @@ def main(category: str) -> None:
     train_and_save(
         params.base_model.path, params.base_model.revision,
         load_latents(artifacts.latents(category)), [category],
-        rank=e.lora.rank, targets=e.lora.targets, dpo=DpoSettings(**e.dpo.model_dump()),
+        lora=LoraSettings(**e.lora.model_dump()), dpo=DpoSettings(**e.dpo.model_dump()),
         settings=TrainSettings(seed=params.seed, **e.optim.model_dump()),
         out=Outputs(
             artifacts.expert(category), artifacts.expert_metrics(category),

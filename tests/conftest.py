@@ -60,7 +60,8 @@ def tiny_latents() -> LatentPairs:
         chosen_mean=randn(4, 4, 4, 4), chosen_std=torch.full((4, 4, 4, 4), 0.05),
         rejected_mean=randn(4, 4, 4, 4) + 1.5, rejected_std=torch.full((4, 4, 4, 4), 0.05),
         prompt_embeds=randn(9, 6, 8), chosen_prompt=torch.arange(1, 5),
-        rejected_prompt=torch.arange(5, 9), base_revision="tiny",
+        rejected_prompt=torch.arange(5, 9), benign_prompt=torch.tensor([0, 1]),
+        base_revision="tiny",
     )  # fmt: skip
 
 

@@ -16,8 +16,8 @@ LAYERS = [
     {"params", "storage", "policy"},
     {"cli", "llm", "diffusion", "lora", "pixels", "benchmarks"},
     {"judges", "prompts", "images", "train"}, {"scores", "samples", "latents"},
-    {"pairs", "dpo", "calibration", "metrics"}, {"experts", "merge", "evaluate"}, {"report"},
-    {"testbed"},
+    {"pairs", "dpo", "calibration", "nullspace", "metrics"},
+    {"experts", "merge", "evaluate"}, {"report"}, {"testbed"},
 ]  # fmt: skip
 DOORS = {
     "diffusers": {"diffusion.py", "testbed"}, "peft": {"lora.py"}, "vllm": {"llm.py"},

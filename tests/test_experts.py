@@ -6,11 +6,19 @@ import torch
 
 from pipeline.dpo import squared_error
 from pipeline.errors import InputError
-from pipeline.experts import DpoSettings, caption_rows, dpo_step, noise_target, train_lora
+from pipeline.experts import (
+    DpoSettings,
+    LoraSettings,
+    caption_rows,
+    dpo_step,
+    noise_target,
+    train_lora,
+)
 from pipeline.lora import attach_lora
 from pipeline.train import TrainSettings
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+LORA = LoraSettings(rank=4, targets=TARGETS)
 DPO = DpoSettings(beta=200.0, mu=None, captions="both", prompt_dropout=0.0)
 SETTINGS = TrainSettings(
     learning_rate=0.02, warmup_steps=0, batch=4, max_steps=40, weight_decay=0.0,
@@ -18,9 +26,9 @@ SETTINGS = TrainSettings(
 )  # fmt: skip
 
 
-def train(unet, latents, alphas, tmp_path, dpo=DPO, settings=SETTINGS):
+def train(unet, latents, alphas, tmp_path, dpo=DPO, settings=SETTINGS, lora=LORA, category="hate"):
     return train_lora(
-        unet, latents, alphas, "epsilon", rank=4, targets=TARGETS, dpo=dpo, settings=settings,
+        unet, latents, [category], alphas, "epsilon", lora=lora, dpo=dpo, settings=settings,
         checkpoint=tmp_path / "c",
     )  # fmt: skip
 
@@ -130,3 +138,48 @@ def test_retention_keeps_safe_prompts_as_they_were(
         _, history = train(copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path, dpo)
         drift[retention] = history[-1]["error/retention"]
     assert drift[300.0] < 0.5 * drift[1e-3]
+
+
+def test_an_expert_writes_to_its_own_share_of_rows(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path
+):
+    short = dataclasses.replace(SETTINGS, max_steps=4, weight_decay=0.1)
+    lora = dataclasses.replace(LORA, row_share=0.3)
+    used = {}
+    for category in ("hate", "violence", "violence"):
+        trained, _ = train(copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path,
+                           settings=short, lora=lora, category=category)  # fmt: skip
+        rows = torch.cat([layer.delta.abs().sum(1) > 0 for layer in trained.values()])
+        if category in used:
+            assert torch.equal(used[category], rows)
+        used[category] = rows
+    assert 0.15 < used["hate"].float().mean() < 0.45
+    assert not torch.equal(used["hate"], used["violence"])
+
+
+def test_a_null_space_leaves_safe_prompts_alone_and_still_learns(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path
+):
+    # the text layers see nothing but prompts, so what is left of the delta on them is exact
+    left, learnt = {}, {}
+    for damping in (None, 0.01):
+        lora = dataclasses.replace(
+            LORA, targets=["attn2.to_k", "attn2.to_v"], null_damping=damping, null_prompts=4,
+            null_timesteps=[100, 900],
+        )  # fmt: skip
+        one_prompt = dataclasses.replace(
+            tiny_latents,
+            chosen_prompt=torch.tensor([1, 1, 1, 1]),
+            rejected_prompt=torch.arange(5, 9),
+        )
+        dpo = dataclasses.replace(DPO, captions="unsafe")
+        trained, history = train(copy.deepcopy(tiny_unet), one_prompt, alphas_cumprod, tmp_path,
+                                 dpo=dpo, lora=lora)  # fmt: skip
+        learnt[damping] = history[-1]["rewards/accuracies"]
+        safe, unsafe = tiny_latents.prompt_embeds[1], tiny_latents.prompt_embeds[5:]
+        left[damping] = sum(
+            ((safe @ d.delta.T).norm() / (unsafe @ d.delta.T).norm()).item()
+            for d in trained.values()
+        ) / len(trained)
+    assert left[0.01] < 0.3 * left[None]
+    assert learnt[0.01] > 0.6

@@ -62,7 +62,9 @@ def test_an_interrupted_run_resumes_to_the_same_files(tmp_path):
     again = FakeModel()
     assert draw(tmp_path / "cut", again) == 6  # one shard of four was finished
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    written = [p.stat().st_mtime_ns for p in (tmp_path / "cut").iterdir()]
     assert draw(tmp_path / "cut", FakeModel(die_after=0)) == 0
+    assert [p.stat().st_mtime_ns for p in (tmp_path / "cut").iterdir()] == written
 
 
 def test_a_change_of_what_shapes_an_image_redraws_it(tmp_path):

@@ -8,12 +8,20 @@ import torch
 from pipeline.artifacts import TESTBED
 from pipeline.diffusion import encode_prompts, load_vae, model_revision
 from pipeline.errors import InputError
-from pipeline.latents import FILE, encode_pairs, join_latents, load_latents, save_latents
+from pipeline.latents import (
+    FILE,
+    encode_pairs,
+    join_latents,
+    load_latents,
+    read_benign_prompts,
+    save_latents,
+)
 from pipeline.records import EncodedImage, PreferencePair
 from pipeline.testbed import world
 from tests.conftest import png
 
 MODEL = str(TESTBED / "sd")
+BENIGN = ["a blue star by the sea", "a red star by the sea"]
 
 
 def rendered(companion, seed):
@@ -32,7 +40,9 @@ def pair(k):
 
 @pytest.fixture(scope="module")
 def latents():
-    return encode_pairs([pair(k) for k in range(3)], MODEL, None, "rev", batch=2)
+    return encode_pairs(
+        [pair(k) for k in range(3)], MODEL, None, "rev", batch=2, benign_prompts=BENIGN
+    )
 
 
 def test_cached_posteriors_are_the_encoders(latents):
@@ -47,11 +57,12 @@ def test_cached_posteriors_are_the_encoders(latents):
 
 
 def test_prompts_are_stored_once_and_indexed(latents):
-    assert len(latents.prompt_embeds) == 4  # empty, one safe, two unsafe prompts
-    assert latents.chosen_prompt.tolist() == [1, 1, 1]
-    assert latents.rejected_prompt.tolist() == [2, 3, 3]
-    alone = encode_prompts(MODEL, None, ["", "a red star by the sea"], 1)
-    assert torch.allclose(latents.prompt_embeds[:2], alone, atol=1e-5)
+    assert len(latents.prompt_embeds) == 5  # empty, two benign, two unsafe; the safe one is benign
+    assert latents.benign_prompt.tolist() == [0, 1, 2]
+    assert latents.chosen_prompt.tolist() == [2, 2, 2]
+    assert latents.rejected_prompt.tolist() == [3, 4, 4]
+    alone = encode_prompts(MODEL, None, ["", *BENIGN], 1)
+    assert torch.allclose(latents.prompt_embeds[:3], alone, atol=1e-5)
 
 
 def test_the_cache_comes_back_equal(latents, tmp_path):
@@ -95,7 +106,7 @@ def test_categories_that_do_not_fit_are_refused(latents):
 def test_images_of_different_sizes_are_refused():
     odd = dataclasses.replace(pair(0), image_chosen=png("red", 32))
     with pytest.raises(InputError, match="differ in size"):
-        encode_pairs([odd, pair(1)], MODEL, None, "rev", batch=2)
+        encode_pairs([odd, pair(1)], MODEL, None, "rev", batch=2, benign_prompts=BENIGN)
 
 
 def test_a_models_revision_follows_its_weights(tmp_path):
@@ -106,3 +117,21 @@ def test_a_models_revision_follows_its_weights(tmp_path):
     assert model_revision("hub/model", "abc") == "abc"
     with pytest.raises(InputError, match="needs base_model.revision"):
         model_revision("hub/model", None)
+
+
+def test_benign_prompts_are_read_one_a_line(tmp_path):
+    file = tmp_path / "benign.txt"
+    file.write_text("a boat\n\n  a kite \na boat\n")
+    assert read_benign_prompts(file) == ["a boat", "a kite"]
+
+
+@pytest.mark.parametrize(("content", "fault"), [
+    (None, "cannot read latents.benign_prompts"), (b"\xff\xfe", "cannot read"),
+    (b"\n \n", "holds no prompt"), (b"a boat\na nude child\n", "line 2 is hard-blocked"),
+])  # fmt: skip
+def test_unusable_benign_prompts_are_refused(tmp_path, content, fault):
+    file = tmp_path / "benign.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=fault):
+        read_benign_prompts(file)

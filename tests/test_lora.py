@@ -6,7 +6,14 @@ from safetensors.torch import save_file
 
 from pipeline.artifacts import LORA_FILE
 from pipeline.errors import InputError
-from pipeline.lora import adapter_off, attach_lora, extract_lora, load_lora, save_lora
+from pipeline.lora import (
+    adapter_off,
+    attach_lora,
+    extract_lora,
+    inputs_through,
+    load_lora,
+    save_lora,
+)
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
@@ -72,6 +79,26 @@ def test_deltas_are_what_the_layers_add(tiny_unet, inputs):
         for k, v in base.items()
     })  # fmt: skip
     assert torch.allclose(run(fused, inputs), changed, atol=1e-5)
+
+
+def test_inputs_through_a_matrix_equal_that_matrix_folded_into_down(tiny_unet, inputs):
+    parameters = attach_lora(tiny_unet, 2, TARGETS, seed=0)
+    perturb(parameters)
+    rng = torch.Generator().manual_seed(3)
+    lora = extract_lora(parameters)
+    maps = {n: torch.randn(v.down.shape[1], v.down.shape[1], generator=rng)
+            for n, v in lora.items()}  # fmt: skip
+    plain = run(tiny_unet, inputs)
+    with inputs_through(tiny_unet, maps):
+        mapped = run(tiny_unet, inputs)
+    assert torch.equal(run(tiny_unet, inputs), plain)
+    assert not torch.allclose(mapped, plain, atol=1e-3)
+    for name, parameter in parameters.items():
+        layer, _, kind = name.rpartition(".lora_")
+        if kind.startswith("A"):
+            # the hook gives (h M) A^T, which is h (A M^T)^T
+            parameter.data = parameter.data @ maps[layer].T
+    assert torch.allclose(run(tiny_unet, inputs), mapped, atol=1e-4)
 
 
 def test_a_file_comes_back_with_its_provenance(tiny_unet, tmp_path):

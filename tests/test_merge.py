@@ -1,9 +1,10 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
 
-from pipeline.calibration import WinnerCounts, count_winners
+from pipeline.calibration import Calibration, WinnerCounts, benign_moments, count_winners
 from pipeline.errors import InputError
 from pipeline.lora import LoraLayer, attach_lora, extract_lora
 from pipeline.merge import (
@@ -13,6 +14,7 @@ from pipeline.merge import (
     describe_merge,
     merge_experts,
     merge_provenance,
+    project_experts,
     winning_rows,
 )
 
@@ -138,19 +140,46 @@ def test_calibration_sees_what_the_layers_see(tiny_unet, tiny_latents, alphas_cu
         for p in parameters.values():
             p.data = torch.randn(p.shape, generator=rng)
         experts[name] = extract_lora(parameters)
-    settings = dict(prompts=3, timesteps=[100, 700], base_seed=0)
-    cached = {"a": tiny_latents, "b": tiny_latents}
-    counts = count_winners(tiny_unet, experts, cached, alphas_cumprod, **settings)
+    calibration = calibration_of(tiny_unet, tiny_latents, alphas_cumprod)
+    counts = count_winners(experts, calibration)
     assert counts.counts.keys() == experts["a"].keys()
     for name, table in counts.counts.items():
         # text tokens, or 4x4 latents, 2x2 in the middle block
         tokens = 6 if "attn2.to_v" in name else 4 if "mid_block" in name else 16
         assert (table.sum(0) == 2 * 2 * 3 * tokens).all()  # categories, timesteps, prompts
-    again = count_winners(tiny_unet, experts, cached, alphas_cumprod, **settings)
+    again = count_winners(experts, calibration)
     assert all(torch.equal(counts.counts[k], again.counts[k]) for k in counts.counts)
     assert not any(m._forward_pre_hooks for m in tiny_unet.modules())
-    with pytest.raises(InputError, match="merge.calibration_prompts asks for 9"):
-        count_winners(tiny_unet, experts, cached, alphas_cumprod, **settings | {"prompts": 9})
+    with pytest.raises(InputError, match="calibration asks for 9; lower merge.calibration_prompts"):
+        count_winners(experts, dataclasses.replace(calibration, prompts=9))
+
+
+def calibration_of(unet, latents, alphas_cumprod):
+    return Calibration(unet, {"a": latents, "b": latents}, alphas_cumprod, 3, [100, 700], 0)
+
+
+def test_benign_moments_are_those_of_the_safe_prompts(tiny_unet, tiny_latents, alphas_cumprod):
+    latents = dataclasses.replace(tiny_latents, benign_prompt=torch.tensor([0]))
+    calibration = dataclasses.replace(calibration_of(tiny_unet, latents, alphas_cumprod), prompts=4)
+    layer = next(n for n, _ in tiny_unet.named_modules() if n.endswith("attn2.to_v"))
+    asked = [*tiny_latents.chosen_prompt.tolist(), 0, 0, 0, 0]  # as many benign as safe prompts
+    tokens = tiny_latents.prompt_embeds[asked].reshape(-1, 8).double()
+    expected = tokens.T @ tokens / len(tokens)  # text layers see the prompts as they are
+    assert torch.allclose(benign_moments([layer], calibration)[layer], expected, atol=1e-6)
+
+
+def test_projected_experts_keep_off_benign_inputs(tiny_unet, tiny_latents, alphas_cumprod):
+    calibration = calibration_of(tiny_unet, tiny_latents, alphas_cumprod)
+    layer = next(n for n, _ in tiny_unet.named_modules() if n.endswith("attn2.to_v"))
+    rng = torch.Generator().manual_seed(0)
+    expert = {layer: LoraLayer(torch.randn(2, 8, generator=rng), torch.randn(8, 2, generator=rng))}
+    benign = tiny_latents.prompt_embeds[tiny_latents.chosen_prompt].reshape(-1, 8)
+    sizes = [
+        (benign @ project_experts({"a": expert}, calibration, damping)["a"][layer].delta.T).norm()
+        for damping in (None, 1.0, 0.01)
+    ]
+    assert sizes[1] < 0.7 * sizes[0] and sizes[2] < 0.05 * sizes[0]
+    assert project_experts({"a": expert}, calibration, None) == {"a": expert}
 
 
 def test_the_description_adds_up():
@@ -160,5 +189,9 @@ def test_the_description_adds_up():
     described = describe_merge(experts, merged, counts)
     assert sum(described["rows_won"].values()) == pytest.approx(1.0)
     assert described["rows_won"].keys() == experts.keys()
+    silent = {k: {n: LoraLayer(v.down, v.up * (torch.arange(6) > 1)[:, None])
+                  for n, v in e.items()} for k, e in experts.items()}  # fmt: skip
+    unwritten = describe_merge(silent, {}, counts_of(list(silent.values())))
+    assert sum(unwritten["rows_won"].values()) == pytest.approx(4 / 6, abs=1e-3)
     assert -1 <= described["mean_pairwise_cosine"] <= 1
     assert described["merged_norm"]["average"] < max(described["expert_norm"].values())

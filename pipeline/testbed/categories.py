@@ -40,6 +40,22 @@ def write_categories(folder: Path) -> None:
         write_text(folder / f"{category.name}.yaml", text)
 
 
+def write_benign_prompts(path: Path, seed: int = 0) -> None:
+    """Write benign captions of scenes that no benchmark holds, one a line.
+
+    Companions are benign objects or none; look-alikes are left out, so that the benchmark of that
+    name measures over-blocking on words that alignment never saw.
+    """
+    rng = np.random.default_rng(seed)
+    companions = [*world.COMPANIONS, None, None, None, None, None]
+    prompts: dict[str, None] = {}
+    while len(prompts) < 120:
+        scene = world.sample_scene(rng, companions[len(prompts) % len(companions)])
+        if not world.held_out_scene(scene):
+            prompts[world.caption(scene, int(rng.integers(2)))] = None
+    write_text(path, "\n".join(prompts) + "\n")
+
+
 def benchmark_rows(seed: int = 0) -> dict[str, list[dict[str, str]]]:
     """The testbed's benchmarks: scenes that no training prompt holds.
 
