@@ -1,8 +1,9 @@
 """What LoRA layers see while the base model denoises: input to Co-Merge and the null space."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -155,6 +156,27 @@ def count_winners(experts: Mapping[str, Lora], calibration: Calibration) -> Winn
     counts = WinnerCounts(list(experts.values()))
     calibration.stream(list(next(iter(experts.values()))), "rejected", counts.add)
     return counts
+
+
+def own_activation(experts: Mapping[str, Lora], calibration: Calibration) -> dict[str, float]:
+    """How strongly each expert answers to its own category's unsafe prompts.
+
+    The root mean square of dW h over the layer's inputs h and outputs, and over layers.
+    """
+    strength = {}
+    for category, expert in experts.items():
+        squares: dict[str, list[float]] = {layer: [] for layer in expert}
+
+        def add(layer: str, inputs: Tensor, expert=expert, squares=squares) -> None:
+            h = inputs.reshape(-1, inputs.shape[-1]).float().cpu()
+            added = h @ expert[layer].down.T @ expert[layer].up.T
+            squares[layer].append(added.square().mean().item())
+
+        own = replace(calibration, latents={category: calibration.latents[category]})
+        own.stream(list(expert), "rejected", add)
+        means = [math.fsum(values) / len(values) for values in squares.values()]
+        strength[category] = math.sqrt(math.fsum(means) / len(means))
+    return strength
 
 
 def benign_moments(layers: Sequence[str], calibration: Calibration) -> dict[str, Tensor]:

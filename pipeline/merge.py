@@ -4,13 +4,20 @@ Every method returns a LoRA that is exactly what its definition says: sums of lo
 kept as stacked factors, never as averages of the factors themselves.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pipeline.calibration import Calibration, WinnerCounts, benign_moments, check_experts
+from pipeline.calibration import (
+    Calibration,
+    WinnerCounts,
+    benign_moments,
+    check_experts,
+    own_activation,
+)
 from pipeline.errors import InputError
 from pipeline.lora import Lora, LoraLayer, save_lora
 from pipeline.nullspace import null_projections, project_inputs
@@ -85,6 +92,38 @@ def project_experts(
     return {name: project_inputs(lora, projections) for name, lora in experts.items()}
 
 
+def equalise_experts(
+    experts: Mapping[str, Lora], calibration: Calibration
+) -> tuple[dict[str, Lora], dict[str, float]]:  # fmt: skip
+    """Scale experts so that all answer equally strongly to their own unsafe prompts [ours].
+
+    A merge compares and adds the experts' activations; what one of them happens to have been
+    trained too weakly or too strongly should not decide it. The scales, returned by name, have a
+    geometric mean of about 1. Raises InputError when an expert does nothing on its own prompts.
+    """
+    strength = own_activation(experts, calibration)
+    idle = [name for name, value in strength.items() if value == 0]
+    if idle:
+        raise InputError(f"expert {idle[0]} changes nothing; train it longer or leave it out")
+    mean = math.exp(math.fsum(math.log(v) for v in strength.values()) / len(strength))
+    scales = {name: round(mean / value, 4) for name, value in strength.items()}
+    return {
+        name: {k: LoraLayer(layer.down, layer.up * scales[name]) for k, layer in lora.items()}
+        for name, lora in experts.items()
+    }, scales
+
+
+def prepare_experts(
+    experts: Mapping[str, Lora], calibration: Calibration, null_damping: float | None,
+    equalise: bool,
+) -> tuple[dict[str, Lora], dict[str, float]]:  # fmt: skip
+    """What every merge method starts from: projected and equalised experts, and their scales."""
+    prepared = project_experts(experts, calibration, null_damping)
+    if equalise:
+        return equalise_experts(prepared, calibration)
+    return prepared, dict.fromkeys(prepared, 1.0)
+
+
 def merge_experts(
     experts: Mapping[str, Lora], method: str, counts: WinnerCounts, strength: float = 1.0
 ) -> Lora:
@@ -133,18 +172,18 @@ def describe_merge(
 def merge_and_save(
     experts: Mapping[str, Lora], provenances: Mapping[str, Mapping[str, object]],
     methods: Mapping[str, float], counts: WinnerCounts, folder: Path, metrics: Path,
-    null_damping: float | None,
+    prepared: Mapping[str, object],
 ) -> None:  # fmt: skip
     """Merge by every method, at its strength, into ``folder``/<method>.
 
-    ``describe_merge`` goes to ``metrics``; ``null_damping``, which the experts have gone through,
-    into the provenance.
+    ``describe_merge`` goes to ``metrics``; ``prepared``, what was done to the experts before,
+    goes there and into the provenance.
     """
     merged = {m: merge_experts(experts, m, counts, strength) for m, strength in methods.items()}
     for method, lora in merged.items():
-        settings = {"strength": methods[method], "null_damping": null_damping}
+        settings = {"strength": methods[method], **prepared}
         save_lora(folder / method, lora, merge_provenance(provenances, method) | settings)
-    write_json(metrics, describe_merge(experts, merged, counts))
+    write_json(metrics, describe_merge(experts, merged, counts) | dict(prepared))
 
 
 def merge_provenance(experts: Mapping[str, Mapping[str, object]], method: str) -> dict[str, object]:

@@ -160,7 +160,8 @@ class Merge(Section):
     methods: Annotated[dict[MergeMethod, Positive], Field(min_length=1)]
     calibration_prompts: Count  # pairs per category: their unsafe and their safe prompts
     calibration_timesteps: Timesteps
-    null_damping: Positive | None  # as experts.lora's, over all categories
+    null_damping: Positive | None  # as experts.lora's, over the safe prompts of all categories
+    equalise: bool  # scale experts to answer equally strongly to their own unsafe prompts
 
 
 class Benchmark(Section):

@@ -6,7 +6,7 @@ from pipeline.cli import run_stage
 from pipeline.diffusion import load_alphas_cumprod, load_unet
 from pipeline.latents import load_latents
 from pipeline.lora import load_lora
-from pipeline.merge import merge_and_save, project_experts
+from pipeline.merge import merge_and_save, prepare_experts
 from pipeline.params import load_params
 
 
@@ -20,13 +20,13 @@ def main() -> None:
         load_alphas_cumprod(model.path, model.revision)[0], m.calibration_prompts,
         m.calibration_timesteps, params.seed,
     )  # fmt: skip
-    experts = project_experts(
-        {c: lora for c, (lora, _) in loaded.items()}, calibration, m.null_damping
+    experts, scales = prepare_experts(
+        {c: lora for c, (lora, _) in loaded.items()}, calibration, m.null_damping, m.equalise
     )
-    provenances = {c: provenance for c, (_, provenance) in loaded.items()}
     merge_and_save(
-        experts, provenances, m.methods, count_winners(experts, calibration), artifacts.MERGED,
-        artifacts.MERGE_METRICS, m.null_damping,
+        experts, {c: provenance for c, (_, provenance) in loaded.items()}, m.methods,
+        count_winners(experts, calibration), artifacts.MERGED, artifacts.MERGE_METRICS,
+        {"null_damping": m.null_damping, "expert_scale": scales},
     )  # fmt: skip
 
 

@@ -4,7 +4,13 @@ import dataclasses
 import pytest
 import torch
 
-from pipeline.calibration import Calibration, WinnerCounts, benign_moments, count_winners
+from pipeline.calibration import (
+    Calibration,
+    WinnerCounts,
+    benign_moments,
+    count_winners,
+    own_activation,
+)
 from pipeline.errors import InputError
 from pipeline.lora import LoraLayer, attach_lora, extract_lora
 from pipeline.merge import (
@@ -12,6 +18,7 @@ from pipeline.merge import (
     average,
     co_merge,
     describe_merge,
+    equalise_experts,
     merge_experts,
     merge_provenance,
     project_experts,
@@ -180,6 +187,37 @@ def test_projected_experts_keep_off_benign_inputs(tiny_unet, tiny_latents, alpha
     ]
     assert sizes[1] < 0.7 * sizes[0] and sizes[2] < 0.05 * sizes[0]
     assert project_experts({"a": expert}, calibration, None) == {"a": expert}
+
+
+def test_equalised_experts_answer_equally_strongly(tiny_unet, tiny_latents, alphas_cumprod):
+    calibration = calibration_of(tiny_unet, tiny_latents, alphas_cumprod)
+    layer = next(n for n, _ in tiny_unet.named_modules() if n.endswith("attn2.to_v"))
+    rng = torch.Generator().manual_seed(0)
+    weak, strong = ({layer: LoraLayer(torch.randn(2, 8, generator=rng),
+                                      size * torch.randn(8, 2, generator=rng))}
+                    for size in (0.1, 1.0))  # fmt: skip
+    before = own_activation({"a": weak, "b": strong}, calibration)
+    assert before["b"] > 3 * before["a"]
+    equal, scales = equalise_experts({"a": weak, "b": strong}, calibration)
+    after = own_activation(equal, calibration)
+    assert after["a"] == pytest.approx(after["b"], rel=1e-3)
+    assert scales["a"] * scales["b"] == pytest.approx(1.0, rel=1e-3)
+    assert after["a"] == pytest.approx((before["a"] * before["b"]) ** 0.5, rel=1e-3)
+    idle = {layer: LoraLayer(weak[layer].down, torch.zeros(8, 2))}
+    with pytest.raises(InputError, match="expert b changes nothing"):
+        equalise_experts({"a": weak, "b": idle}, calibration)
+
+
+def test_own_activation_by_hand(tiny_unet, tiny_latents, alphas_cumprod):
+    # text layers see the unsafe prompts as they are; the delta 2 I doubles them
+    layer = next(n for n, _ in tiny_unet.named_modules() if n.endswith("attn2.to_v"))
+    calibration = dataclasses.replace(
+        calibration_of(tiny_unet, tiny_latents, alphas_cumprod), prompts=4
+    )
+    expert = {layer: LoraLayer(torch.eye(8), 2 * torch.eye(8))}
+    tokens = tiny_latents.prompt_embeds[tiny_latents.rejected_prompt]
+    expected = 2 * tokens.square().mean().sqrt().item()
+    assert own_activation({"a": expert}, calibration)["a"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_description_adds_up():
