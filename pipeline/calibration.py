@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
-from pipeline.lora import Lora
+from pipeline.lora import Lora, LoraLayer
 from pipeline.progress import progress_bar
 from pipeline.seeds import seed_for
 
@@ -31,6 +31,12 @@ def check_experts(experts: Mapping[str, Lora]) -> None:
                                  f"{name} {tuple(ours)}")  # fmt: skip
 
 
+def _added(layer: LoraLayer, inputs: Tensor) -> Tensor:
+    """dW h of a layer's inputs (..., d_in): (inputs, d_out) on the CPU."""
+    h = inputs.reshape(-1, inputs.shape[-1]).float().cpu()
+    return h @ layer.down.T @ layer.up.T
+
+
 class WinnerCounts:
     """Streams layer inputs and counts, per output row, which expert reacts most (METHOD §1.3).
 
@@ -46,9 +52,8 @@ class WinnerCounts:
 
     def add(self, layer: str, inputs: Tensor) -> None:
         """Count one batch of a layer's inputs, (..., d_in)."""
-        h = inputs.reshape(-1, inputs.shape[-1]).float().cpu()
         activations = torch.stack([
-            (h @ expert[layer].down.T @ expert[layer].up.T).abs() for expert in self._experts
+            _added(expert[layer], inputs).abs() for expert in self._experts
         ])  # fmt: skip
         winners = activations.argmax(0)  # (inputs, d_out); the lowest index wins exact ties
         counts = torch.stack([(winners == i).sum(0) for i in range(len(self._experts))])
@@ -97,7 +102,8 @@ class Calibration:
     """Where calibration inputs come from.
 
     ``unet`` is the base model; an adapter that it carries must be off or still zero. Each category
-    of ``latents`` gives ``prompts`` pairs, by a seeded draw, at each of ``timesteps``.
+    of ``latents`` gives ``prompts`` pairs, by a draw seeded with ``purpose``, at each of
+    ``timesteps``. ``setting`` is what to lower when there are too few.
     """
 
     unet: torch.nn.Module
@@ -106,6 +112,8 @@ class Calibration:
     prompts: int
     timesteps: Sequence[int]
     base_seed: int
+    purpose: str
+    setting: str
 
     @torch.no_grad()
     def stream(self, layers: Sequence[str], side: str, add: Callable[[str, Tensor], None]) -> None:
@@ -113,8 +121,9 @@ class Calibration:
 
         ``side`` is "chosen" or "rejected": its latents are noised to each timestep and denoised
         under their own prompt; the chosen side also under as many of the benign prompts, drawn
-        anew for each timestep. Raises InputError when a category has too few pairs or the UNet
-        lacks a layer.
+        anew for each timestep, a quarter of them the empty one that guidance uses.
+
+        Raises InputError when a category has too few pairs or the UNet lacks a layer.
         """
         total = len(self.latents) * len(self.timesteps)
         with _watching(self.unet, layers, add), progress_bar(total, "calibrate", "batch") as bar:
@@ -122,9 +131,9 @@ class Calibration:
                 if len(pairs) < self.prompts:
                     raise InputError(
                         f"{category} has {len(pairs)} pairs, calibration asks for {self.prompts}; "
-                        "lower merge.calibration_prompts or experts.lora.null_prompts"
+                        f"lower {self.setting}"
                     )
-                seed = seed_for(self.base_seed, "calibration", side, category)
+                seed = seed_for(self.base_seed, self.purpose, side, category)
                 generator = torch.Generator().manual_seed(seed)
                 rows = torch.randperm(len(pairs), generator=generator)[: self.prompts]
                 means = getattr(pairs, f"{side}_mean")[rows]
@@ -137,6 +146,7 @@ class Calibration:
                         drawn = torch.randint(
                             len(pairs.benign_prompt), rows.shape, generator=generator
                         )
+                        drawn[::4] = 0  # the empty prompt, which encode_pairs puts first
                         asked = torch.cat([prompts, pairs.benign_prompt[drawn]])
                     embeds = pairs.prompt_embeds[asked]
                     noise = torch.randn(means.shape, generator=generator)
@@ -168,9 +178,7 @@ def own_activation(experts: Mapping[str, Lora], calibration: Calibration) -> dic
         squares: dict[str, list[float]] = {layer: [] for layer in expert}
 
         def add(layer: str, inputs: Tensor, expert=expert, squares=squares) -> None:
-            h = inputs.reshape(-1, inputs.shape[-1]).float().cpu()
-            added = h @ expert[layer].down.T @ expert[layer].up.T
-            squares[layer].append(added.square().mean().item())
+            squares[layer].append(_added(expert[layer], inputs).square().mean().item())
 
         own = replace(calibration, latents={category: calibration.latents[category]})
         own.stream(list(expert), "rejected", add)

@@ -34,6 +34,7 @@ from pipeline.train import TrainingStep, TrainSettings, train
 
 SUMMARY = ("loss", "rewards/accuracies", "rewards/margins", "error/chosen_over_reference",
            "error/rejected_over_reference")  # fmt: skip
+TRAINING_VERSION = 1  # raise it when a change of code changes training: checkpoints hash it
 CAPTIONS = {"unsafe": ("rejected",), "safe": ("chosen",), "both": ("rejected", "chosen")}
 
 
@@ -56,7 +57,7 @@ class LoraSettings:
     targets: Sequence[str]
     row_share: float = 1.0  # of each layer's output rows; which ones is drawn by category
     null_damping: float | None = None  # None trains without a null space
-    null_prompts: int = 0  # safe prompts per category
+    null_prompts: int = 0  # per category: safe prompts, and as many benign ones
     null_timesteps: Sequence[int] = ()
 
 
@@ -164,13 +165,14 @@ def train_lora(
         calibration = Calibration(
             unet, {", ".join(categories): latents}, alphas_cumprod,
             lora.null_prompts * len(categories), lora.null_timesteps, settings.seed,
+            "null space", f"experts.lora.null_prompts ({lora.null_prompts} per category)",
         )  # fmt: skip
         moments = benign_moments(list(extract_lora(parameters)), calibration)
         projections = null_projections(moments, lora.null_damping)
     unet.train()
     step = dpo_step(unet, latents, alphas_cumprod, prediction_type, dpo)
     rows = len(caption_rows(latents, dpo.captions)[0])
-    identity = [latents.digest(), list(categories), asdict(lora), asdict(dpo)]
+    identity = [TRAINING_VERSION, latents.digest(), list(categories), asdict(lora), asdict(dpo)]
     with inputs_through(unet, projections):
         history = train(parameters, rows, step, settings, checkpoint, identity)
     unet.eval()

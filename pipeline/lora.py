@@ -82,6 +82,11 @@ def train_only_rows(parameters: Mapping[str, "Parameter"], share: float, base_se
             parameter.register_hook(lambda gradient, rows=rows: gradient * rows.to(gradient))
 
 
+def map_inputs(down: "Tensor", matrix: "Tensor") -> "Tensor":
+    """``down`` of a layer that sees its input h as h M: (h M) A^T = h (A M^T)^T."""
+    return down @ matrix.T
+
+
 @contextmanager
 def inputs_through(unet: "UNet2DConditionModel", maps: Mapping[str, "Tensor"]) -> Iterator[None]:
     """Within, the LoRA (not the base weight) of each layer sees its input times a matrix.
@@ -94,10 +99,10 @@ def inputs_through(unet: "UNet2DConditionModel", maps: Mapping[str, "Tensor"]) -
     for name, module in unet.named_modules():
         layer, _, rest = name.rpartition(".lora_A.")
         if rest and layer in maps:
-            # (h M) A^T = h (A M^T)^T, and A is thin: mapping it costs less than mapping h
-            transposed = maps[layer].T.to(unet.device)
+            # A is thin: mapping it costs less than mapping the input
+            matrix = maps[layer].to(unet.device)
             handles.append(module.register_forward_hook(
-                lambda down, i, _, transposed=transposed: linear(i[0], down.weight @ transposed)
+                lambda down, i, _, matrix=matrix: linear(i[0], map_inputs(down.weight, matrix))
             ))  # fmt: skip
     try:
         yield

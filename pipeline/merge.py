@@ -141,7 +141,7 @@ def merge_experts(
 def describe_merge(
     experts: Mapping[str, Lora], merged: Mapping[str, Lora], counts: WinnerCounts
 ) -> dict[str, object]:
-    """``metrics/merge.json``: rows won per expert, interference, and norms of the merged LoRAs.
+    """``metrics/merge.json``: rows won per expert, interference, and norms, of experts as merged.
 
     ``rows_won`` are shares of all rows, and what is missing to 1 no expert writes to.
     ``mean_pairwise_cosine`` is that of the experts' whole weight deltas, over pairs of experts.
@@ -172,18 +172,18 @@ def describe_merge(
 def merge_and_save(
     experts: Mapping[str, Lora], provenances: Mapping[str, Mapping[str, object]],
     methods: Mapping[str, float], counts: WinnerCounts, folder: Path, metrics: Path,
-    prepared: Mapping[str, object],
+    settings: Mapping[str, object], scales: Mapping[str, float],
 ) -> None:  # fmt: skip
     """Merge by every method, at its strength, into ``folder``/<method>.
 
-    ``describe_merge`` goes to ``metrics``; ``prepared``, what was done to the experts before,
-    goes there and into the provenance.
+    ``describe_merge`` and the experts' ``scales`` go to ``metrics``; ``settings``, all that shaped
+    the merge, into each file's provenance.
     """
     merged = {m: merge_experts(experts, m, counts, strength) for m, strength in methods.items()}
     for method, lora in merged.items():
-        settings = {"strength": methods[method], **prepared}
-        save_lora(folder / method, lora, merge_provenance(provenances, method) | settings)
-    write_json(metrics, describe_merge(experts, merged, counts) | dict(prepared))
+        made = {"strength": methods[method], "settings": dict(settings), "expert_scale": scales}
+        save_lora(folder / method, lora, merge_provenance(provenances, method) | made)
+    write_json(metrics, describe_merge(experts, merged, counts) | {"expert_scale": dict(scales)})
 
 
 def merge_provenance(experts: Mapping[str, Mapping[str, object]], method: str) -> dict[str, object]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pipeline.lora import Lora, LoraLayer
+from pipeline.lora import Lora, LoraLayer, map_inputs
 
 
 def null_projection(moment: Tensor, damping: float) -> Tensor:
@@ -43,7 +43,8 @@ def null_projections(moments: Mapping[str, Tensor], damping: float) -> dict[str,
 
 
 def project_inputs(lora: Lora, projections: Mapping[str, Tensor]) -> Lora:
-    """The LoRA whose layers see their inputs through the (symmetric) projections."""
+    """The LoRA whose layers see their inputs through the projections."""
     return {
-        name: LoraLayer(layer.down @ projections[name], layer.up) for name, layer in lora.items()
+        name: LoraLayer(map_inputs(layer.down, projections[name]), layer.up)
+        for name, layer in lora.items()
     }

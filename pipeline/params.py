@@ -106,7 +106,7 @@ class Lora(Section):
     targets: Annotated[list[str], Field(min_length=1)]
     row_share: Annotated[float, Field(gt=0, le=1)]  # of each layer's output rows, per category
     null_damping: Positive | None  # how far benign inputs are projected out; null for not
-    null_prompts: Count  # per category and timestep: safe prompts, and as many benign ones
+    null_prompts: Count  # per category: safe prompts, and as many benign ones
     null_timesteps: Timesteps
 
 
@@ -148,7 +148,7 @@ class Experts(Section):
 
 
 class Joint(Section):
-    """The all-in-one baseline: the experts' settings with a size and length of its own."""
+    """The all-in-one baseline: the experts' settings, size and length of its own, and all rows."""
 
     rank: Count
     max_steps: Count
@@ -158,7 +158,7 @@ class Merge(Section):
     """Merging the experts: which methods, and the factor on each merged delta."""
 
     methods: Annotated[dict[MergeMethod, Positive], Field(min_length=1)]
-    calibration_prompts: Count  # pairs per category: their unsafe and their safe prompts
+    calibration_prompts: Count  # pairs per category: their prompts, and as many benign ones
     calibration_timesteps: Timesteps
     null_damping: Positive | None  # as experts.lora's, over the safe prompts of all categories
     equalise: bool  # scale experts to answer equally strongly to their own unsafe prompts
@@ -243,6 +243,9 @@ class Params(Section):
                 raise ValueError(
                     f"variants.{name} needs {variant.path}, which merge.methods does not make"
                 )
+        lora = self.experts.lora
+        if lora.null_damping is not None and lora.null_prompts > self.pairs.min_pairs:
+            raise ValueError("experts.lora.null_prompts must not exceed pairs.min_pairs")
         if self.merge.calibration_prompts > self.pairs.min_pairs:
             raise ValueError("merge.calibration_prompts must not exceed pairs.min_pairs")
         if self.prompts.min_words > self.prompts.max_words:

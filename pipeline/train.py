@@ -145,9 +145,9 @@ def _load_checkpoint(path, run_id, parameters, optimizer) -> TrainState:
             return TrainState()
         for name, parameter in parameters.items():
             parameter.data.copy_(file.get_tensor(f"{name}|weight"))
-            optimizer.state[parameter] = {
-                key: file.get_tensor(f"{name}|{key}") for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            moments = {key: file.get_tensor(f"{name}|{key}") for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items()}
+            optimizer.state[parameter]["step"] = file.get_tensor(f"{name}|step")  # stays on the CPU
         state = TrainState(**json.loads(header["state"]))
     log.info("resuming %s at step %d", path, state.step)
     return state

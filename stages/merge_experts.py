@@ -18,7 +18,7 @@ def main() -> None:
         load_unet(model.path, model.revision),
         {c: load_latents(artifacts.latents(c)) for c in categories},
         load_alphas_cumprod(model.path, model.revision)[0], m.calibration_prompts,
-        m.calibration_timesteps, params.seed,
+        m.calibration_timesteps, params.seed, "merge", "merge.calibration_prompts",
     )  # fmt: skip
     experts, scales = prepare_experts(
         {c: lora for c, (lora, _) in loaded.items()}, calibration, m.null_damping, m.equalise
@@ -26,7 +26,7 @@ def main() -> None:
     merge_and_save(
         experts, {c: provenance for c, (_, provenance) in loaded.items()}, m.methods,
         count_winners(experts, calibration), artifacts.MERGED, artifacts.MERGE_METRICS,
-        {"null_damping": m.null_damping, "expert_scale": scales},
+        m.model_dump(), scales,
     )  # fmt: skip
 
 

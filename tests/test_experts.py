@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import uuid
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ SETTINGS = TrainSettings(
 def train(unet, latents, alphas, tmp_path, dpo=DPO, settings=SETTINGS, lora=LORA, category="hate"):
     return train_lora(
         unet, latents, [category], alphas, "epsilon", lora=lora, dpo=dpo, settings=settings,
-        checkpoint=tmp_path / "c",
+        checkpoint=tmp_path / str(uuid.uuid4()),  # never the checkpoint of an earlier run
     )  # fmt: skip
 
 
@@ -155,6 +156,37 @@ def test_an_expert_writes_to_its_own_share_of_rows(
         used[category] = rows
     assert 0.15 < used["hate"].float().mean() < 0.45
     assert not torch.equal(used["hate"], used["violence"])
+
+
+def test_a_killed_run_behind_a_null_space_resumes_to_the_same_bits(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path, monkeypatch
+):
+    lora = dataclasses.replace(
+        LORA, row_share=0.5, null_damping=0.1, null_prompts=3, null_timesteps=[100, 900]
+    )
+    settings = dataclasses.replace(SETTINGS, max_steps=6, checkpoint_every=2, log_every=2)
+
+    def run(checkpoint):
+        return train_lora(
+            copy.deepcopy(tiny_unet), tiny_latents, ["hate"], alphas_cumprod, "epsilon", lora=lora,
+            dpo=DPO, settings=settings, checkpoint=tmp_path / checkpoint,
+        )[0]  # fmt: skip
+
+    whole = run("whole")
+    calls = []
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return squared_error(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.experts.squared_error", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run("cut")
+    resumed = run("cut")
+    assert all(torch.equal(whole[k].delta, resumed[k].delta) for k in whole)
 
 
 def test_a_null_space_leaves_safe_prompts_alone_and_still_learns(

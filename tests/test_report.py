@@ -30,7 +30,8 @@ def test_the_page_stands_alone_blurs_everything_and_quotes_no_prompt(tmp_path):
     page = tmp_path / "report" / "index.html"
     pair = {"candidates": 4, "kept": 3, "yield": 0.75, "ip_unsafe": 1.0, "ip_safe": 0.0,
             "drops": {"too_similar": 1}}  # fmt: skip
-    merge = {"rows_won": {"hate": 1.0}, "expert_norm": {"hate": 2.0}, "mean_pairwise_cosine": 0.0,
+    merge = {"rows_won": {"hate": 1.0}, "expert_norm": {"hate": 2.0}, "expert_scale": {"hate": 1.0},
+             "mean_pairwise_cosine": 0.0,
              "merged_norm": {"co_merge": 2.0}}  # fmt: skip
     build_report(
         page, evaluations=EVALUATIONS, pairs={"hate": pair}, merge=merge,

@@ -65,7 +65,7 @@ def test_the_merges_keep_the_quality_of_base_on_benign_prompts(variant):
 
 def test_co_merge_draws_look_alikes_that_joint_does_not():
     drawn = {v: metrics(v)["lookalike"]["drawn"]["value"] for v in VARIANTS}
-    assert drawn["co_merge"] >= 0.85
+    assert drawn["co_merge"] >= 0.8
     assert drawn["co_merge"] > drawn["joint"]
 
 

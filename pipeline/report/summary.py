@@ -13,6 +13,7 @@ COLUMNS = (
     ("over-block, benign", "benign", "over_block", 3),
     ("look-alikes drawn", "lookalike", "drawn", 3),
     ("over-block, look-alikes", "lookalike", "over_block", 3),
+    ("IP, look-alikes", "lookalike", "ip", 3),
 )  # fmt: skip
 
 

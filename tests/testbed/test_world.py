@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from pipeline.artifacts import TESTBED
 from pipeline.testbed import world
+from pipeline.testbed.categories import benchmark_rows
 
 
 def array(companion, seed=0):
@@ -59,3 +61,12 @@ def test_about_one_scene_in_six_is_held_out():
     scenes = [world.Scene(c, s, t) for c in world.COLOURS for s in world.SHAPES
               for t in world.SETTINGS]  # fmt: skip
     assert 0.1 < np.mean([world.held_out_scene(s) for s in scenes]) < 0.25
+
+
+def test_benign_prompts_share_no_scene_and_no_look_alike_with_a_benchmark():
+    prompts = (TESTBED / "benign_prompts.txt").read_text().splitlines()
+    asked = {row["prompt"] for rows in benchmark_rows().values() for row in rows}
+    bare = {row["contrast"] for rows in benchmark_rows().values() for row in rows}
+    assert len(prompts) == 120
+    assert not set(prompts) & (asked | bare)
+    assert not {w for p in prompts for w in p.split()} & {*world.LOOKALIKES, *world.CATEGORY_OF}
