@@ -26,7 +26,7 @@ def main() -> None:
     merge_and_save(
         experts, {c: provenance for c, (_, provenance) in loaded.items()}, m.methods,
         count_winners(experts, calibration), artifacts.MERGED, artifacts.MERGE_METRICS,
-        m.model_dump(), scales,
+        m.model_dump(exclude={"methods"}), scales,
     )  # fmt: skip
 
 
