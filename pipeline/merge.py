@@ -51,22 +51,24 @@ def winning_rows(counts: WinnerCounts, layer: str) -> Tensor:
     return sums.masked_fill(~tied, -1).argmax(0)
 
 
+def _weighted_sum(experts: Sequence[Lora], weight: float) -> Lora:
+    weights = [torch.tensor(weight)] * len(experts)
+    return {layer: stack_scaled([e[layer] for e in experts], weights) for layer in experts[0]}
+
+
 def average(experts: Sequence[Lora], counts: WinnerCounts) -> Lora:
     """The mean of the experts' deltas; needs no calibration."""
-    share = torch.tensor(1 / len(experts))
-    return {
-        layer: stack_scaled([e[layer] for e in experts], [share] * len(experts))
-        for layer in experts[0]
-    }
+    return _weighted_sum(experts, 1 / len(experts))
 
 
 def task_arithmetic(experts: Sequence[Lora], counts: WinnerCounts) -> Lora:
     """The sum of the experts' deltas; needs no calibration."""
-    one = torch.tensor(1.0)
-    return {
-        layer: stack_scaled([e[layer] for e in experts], [one] * len(experts))
-        for layer in experts[0]
-    }
+    return _weighted_sum(experts, 1.0)
+
+
+def scale_lora(lora: Lora, factor: float) -> Lora:
+    """The LoRA whose deltas are ``factor`` times as large."""
+    return {name: LoraLayer(layer.down, layer.up * factor) for name, layer in lora.items()}
 
 
 # name -> method; each takes the experts and their calibration counts
@@ -107,10 +109,7 @@ def equalise_experts(
         raise InputError(f"expert {idle[0]} changes nothing; train it longer or leave it out")
     mean = math.exp(math.fsum(math.log(v) for v in strength.values()) / len(strength))
     scales = {name: round(mean / value, 4) for name, value in strength.items()}
-    return {
-        name: {k: LoraLayer(layer.down, layer.up * scales[name]) for k, layer in lora.items()}
-        for name, lora in experts.items()
-    }, scales
+    return {name: scale_lora(lora, scales[name]) for name, lora in experts.items()}, scales
 
 
 def prepare_experts(
@@ -134,8 +133,7 @@ def merge_experts(
     if method not in MERGE_METHODS:
         raise InputError(f"unknown merge method {method!r}; known: {', '.join(MERGE_METHODS)}")
     check_experts(experts)
-    merged = MERGE_METHODS[method](list(experts.values()), counts)
-    return {name: LoraLayer(layer.down, layer.up * strength) for name, layer in merged.items()}
+    return scale_lora(MERGE_METHODS[method](list(experts.values()), counts), strength)
 
 
 def describe_merge(
