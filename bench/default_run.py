@@ -6,20 +6,18 @@ out as committed; writes ``bench/results/default_run.json``. There is no naive s
 """
 
 import argparse
-import json
-import platform
 import re
 import subprocess
 import tempfile
 import threading
 import time
 from collections import defaultdict
-from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
-RESULT = Path("bench/results/default_run.json")
+from bench.table import publish, row
+
 _RUNNING = re.compile(r"Running stage '([^']+)'")
 
 
@@ -80,23 +78,10 @@ def main() -> None:
         ).returncode
     cases = {stage: sum(s) for stage, s in seconds.items()}
     cases |= {"all": total, "second run, nothing to do": again}
-    rows = [
-        {"case": case, "ours": round(value, 1), "naive": None, "unit": "s", "ratio": None,
-         "n": len(seconds.get(case, [0]))}
-        for case, value in cases.items()
-    ]  # fmt: skip
-    rows.append({"case": "peak memory", "ours": round(peak / 2**30, 2), "naive": None,
-                 "unit": "GiB", "ratio": None, "n": 1})  # fmt: skip
-    for row in rows:
-        print(f"{row['case']:28s} {row['ours']:8.1f} {row['unit']:4s} n = {row['n']}")
+    rows = [row(case, v, None, "s", len(seconds.get(case, [0]))) for case, v in cases.items()]
+    rows.append(row("peak memory", peak / 2**30, None, "GiB", 1))
+    publish("default_run", rows, lock_as_committed=not changed)
     print("dvc.lock and metrics as committed:", "no" if changed else "yes")
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps({
-        "machine": {"cpu": platform.processor() or platform.machine(),
-                    "cores": psutil.cpu_count(), "system": platform.system()},
-        "versions": {n: version(n) for n in ("torch", "diffusers", "dvc")},
-        "lock_as_committed": not changed, "rows": rows,
-    }, indent=2) + "\n")  # fmt: skip
 
 
 if __name__ == "__main__":

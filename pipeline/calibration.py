@@ -114,6 +114,7 @@ class Calibration:
     base_seed: int
     purpose: str
     setting: str
+    batch: int = 48  # latents that the UNet denoises together
 
     @torch.no_grad()
     def stream(self, layers: Sequence[str], side: str, add: Callable[[str, Tensor], None]) -> None:
@@ -153,7 +154,9 @@ class Calibration:
                     signal = self.alphas_cumprod[t]
                     noisy = signal.sqrt() * means + (1 - signal).sqrt() * noise
                     steps = torch.full((len(means),), t)
-                    self.unet(*(x.to(self.unet.device) for x in (noisy, steps, embeds)))
+                    for part in torch.arange(len(means)).split(self.batch):
+                        inputs = (x[part].to(self.unet.device) for x in (noisy, steps, embeds))
+                        self.unet(*inputs)
                     bar.update()
 
 

@@ -1,10 +1,11 @@
-"""The Diffusion-DPO loss and its winner-preserving safeguard, as pure functions of tensors.
+"""Preference losses for diffusion and the winner-preserving safeguard, as pure functions.
 
 Convention for beta, here and everywhere in this project: that of Wallace et al. (arXiv 2311.12908)
 and AlignGuard, where the logit is -(beta / 2) times the difference of squared errors. diffusers'
 training script writes beta for what is beta / 2 here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -24,9 +25,21 @@ def squared_error(predicted: Tensor, target: Tensor) -> Tensor:
     return (predicted - target).square().mean(dim=(1, 2, 3))
 
 
-def diffusion_dpo_loss(
-    policy: Errors, reference: Errors, beta: float
-) -> tuple[Tensor, dict[str, Tensor]]:
+def implicit_rewards(policy: Errors, reference: Errors, beta: float) -> Errors:
+    """(beta / 2) (reference error - policy error) of each side, (batch,).
+
+    Raises:
+        ValueError: beta is not positive, which would reverse the preference.
+    """
+    if beta <= 0:
+        raise ValueError(f"beta must be positive, got {beta}: it would reverse the preference")
+    return Errors(
+        (beta / 2) * (reference.chosen - policy.chosen),
+        (beta / 2) * (reference.rejected - policy.rejected),
+    )
+
+
+def diffusion_dpo_loss(policy: Errors, reference: Errors, beta: float) -> Tensor:
     """Diffusion-DPO, METHOD §1.2 and Wallace et al. eq. 14, one value per pair.
 
     loss = -log sigmoid(-(beta / 2) [(policy.chosen - policy.rejected)
@@ -36,26 +49,45 @@ def diffusion_dpo_loss(
         policy: errors of the trained model, shape (batch,).
         reference: errors of the base model on the same latents, noise and timesteps.
         beta: positive; see the module docstring for the convention.
-
-    Returns:
-        Losses (batch,) for the caller to average, and detached values (batch,) under the field's
-        names. Rewards are implicit: (beta / 2) (reference error - policy error).
-
-    Raises:
-        ValueError: beta is not positive, which would reverse the preference.
     """
-    if beta <= 0:
-        raise ValueError(f"beta must be positive, got {beta}: it would reverse the preference")
-    rewards_chosen = (beta / 2) * (reference.chosen - policy.chosen)
-    rewards_rejected = (beta / 2) * (reference.rejected - policy.rejected)
-    margins = rewards_chosen - rewards_rejected
+    rewards = implicit_rewards(policy, reference, beta)
+    return -logsigmoid(rewards.chosen - rewards.rejected)
+
+
+def ipo_loss(policy: Errors, reference: Errors, beta: float) -> Tensor:
+    """Identity preference optimisation (arXiv 2310.12036 eq. 17), for diffusion, one per pair.
+
+    loss = (margin - 1 / 2)^2 with Diffusion-DPO's margin: beta^2 times the published form, so that
+    its size does not depend on beta. Pairs are not pushed apart beyond a margin of 1 / 2.
+    """
+    rewards = implicit_rewards(policy, reference, beta)
+    return (rewards.chosen - rewards.rejected - 0.5).square()
+
+
+def sft_loss(policy: Errors, reference: Errors, beta: float) -> Tensor:
+    """Supervised fine-tuning on the chosen side alone: its noise error, one value per pair."""
+    return policy.chosen
+
+
+# name -> loss of (policy, reference, beta), (batch,)
+LOSSES: dict[str, Callable[[Errors, Errors, float], Tensor]] = {
+    "diffusion_dpo": diffusion_dpo_loss,
+    "ipo": ipo_loss,
+    "sft": sft_loss,
+}
+
+
+def preference_metrics(policy: Errors, reference: Errors, beta: float) -> dict[str, Tensor]:
+    """What to watch of a batch under the field's names, detached values (batch,)."""
+    rewards = implicit_rewards(policy, reference, beta)
+    margins = rewards.chosen - rewards.rejected
     metrics = {
-        "rewards/chosen": rewards_chosen, "rewards/rejected": rewards_rejected,
+        "rewards/chosen": rewards.chosen, "rewards/rejected": rewards.rejected,
         "rewards/margins": margins, "rewards/accuracies": (margins > 0).float(),
         "error/chosen_over_reference": policy.chosen / reference.chosen - 1,
         "error/rejected_over_reference": policy.rejected / reference.rejected - 1,
     }  # fmt: skip
-    return -logsigmoid(margins), {name: value.detach() for name, value in metrics.items()}
+    return {name: value.detach() for name, value in metrics.items()}
 
 
 def winner_preserving_scale(

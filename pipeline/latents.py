@@ -8,7 +8,7 @@ the images, so they live in the same private folders as the images.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ class LatentPairs:
     ``*_mean`` and ``*_std`` are (pairs, channels, h, w), already times the VAE's scaling factor;
     ``prompt_embeds`` is (prompts, tokens, width), row 0 the empty prompt; ``*_prompt``
     (pairs,) index into it, as does ``benign_prompt`` (benign prompts,): what should stay as it is.
+    ``margin`` (pairs,) is by how much the judge prefers the chosen side.
     """
 
     pair_ids: list[str]
@@ -45,22 +46,34 @@ class LatentPairs:
     prompt_embeds: "Tensor"
     chosen_prompt: "Tensor"
     rejected_prompt: "Tensor"
+    margin: "Tensor"
     benign_prompt: "Tensor"
     base_revision: str  # the model whose VAE and text encoder made these
+    judge_spec: str  # JSON: the rule and judges that chose
 
     def __len__(self) -> int:
         return len(self.pair_ids)
 
+    def select(self, pairs: Sequence[int]) -> "LatentPairs":
+        """Some of the pairs, by position; prompts stay, so that their indices do."""
+        per_pair = {n: getattr(self, n)[list(pairs)] for n in _TENSORS if n not in _SHARED}
+        return replace(self, pair_ids=[self.pair_ids[k] for k in pairs], **per_pair)
+
+    def _origin(self) -> list[object]:
+        return [self.base_revision, self.judge_spec, self.pair_ids]
+
     def digest(self) -> str:
         """SHA-256 over everything in it: training goes on only from its own checkpoint."""
-        digest = hashlib.sha256(json.dumps([self.base_revision, self.pair_ids]).encode())
+        digest = hashlib.sha256(json.dumps(self._origin()).encode())
         for name in _TENSORS:
             digest.update(getattr(self, name).contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
 _TENSORS = ("chosen_mean", "chosen_std", "rejected_mean", "rejected_std", "prompt_embeds",
-            "chosen_prompt", "rejected_prompt", "benign_prompt")  # fmt: skip
+            "margin", "chosen_prompt", "rejected_prompt", "benign_prompt")  # fmt: skip
+_SHARED = ("prompt_embeds", "benign_prompt")  # not one per pair
+_INDICES = ("chosen_prompt", "rejected_prompt", "benign_prompt")  # into prompt_embeds
 
 
 def encode_pairs(
@@ -69,10 +82,17 @@ def encode_pairs(
 ) -> LatentPairs:  # fmt: skip
     """Encode both images and both prompts of every pair with the model's own encoders.
 
-    The empty prompt, which guidance uses, joins ``benign_prompts``.
+    The empty prompt, which guidance uses, joins ``benign_prompts``. Raises InputError when the
+    pairs do not all come from one named judge, or their images differ in size.
     """
     import torch
 
+    specs = {p.judge_spec for p in pairs}
+    if len(specs) != 1 or "" in specs:
+        raise InputError(
+            f"pairs of {len(specs)} judge specs, or of none: nobody could say what they prefer; "
+            "run `dvc repro build_pairs`"
+        )
     vae = load_vae(model, revision)
     moments = {side: [] for side in ("chosen", "rejected")}
     with progress_bar(2 * len(pairs), "encode", "image") as progress, torch.no_grad():
@@ -94,6 +114,7 @@ def encode_pairs(
     row = {text: k for k, text in enumerate(texts)}
     return LatentPairs(
         pair_ids=[p.pair_id for p in pairs], base_revision=base_revision,
+        judge_spec=specs.pop(), margin=torch.tensor([p.margin for p in pairs]),
         prompt_embeds=encode_prompts(model, revision, texts, batch),
         chosen_prompt=torch.tensor([row[p.prompt_chosen] for p in pairs]),
         rejected_prompt=torch.tensor([row[p.prompt_rejected] for p in pairs]),
@@ -140,7 +161,7 @@ def save_latents(folder: Path, latents: LatentPairs) -> None:
     private_folder(folder)
     tensors = {name: getattr(latents, name).contiguous() for name in _TENSORS}
     # one entry: safetensors writes several in random order, and equal data must give equal bytes
-    header = {"origin": json.dumps([latents.base_revision, latents.pair_ids])}
+    header = {"origin": json.dumps(latents._origin())}
     with atomic_path(folder / FILE) as temporary:
         save_file(tensors, temporary, metadata=header)
 
@@ -152,12 +173,12 @@ def load_latents(folder: Path) -> LatentPairs:
     path = Path(folder) / FILE
     try:
         with safe_open(path, "pt") as file:
-            base_revision, pair_ids = json.loads(file.metadata()["origin"])
+            base_revision, judge_spec, pair_ids = json.loads(file.metadata()["origin"])
             return LatentPairs(
-                pair_ids=pair_ids, base_revision=base_revision,
+                pair_ids=pair_ids, base_revision=base_revision, judge_spec=judge_spec,
                 **{name: file.get_tensor(name) for name in _TENSORS},
             )  # fmt: skip
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(
             f"{path} is missing or damaged ({error}); run `dvc repro cache_latents` for it"
         ) from error
@@ -170,18 +191,22 @@ def join_latents(parts: Sequence[LatentPairs]) -> LatentPairs:
     """
     import torch
 
-    if len({p.base_revision for p in parts}) > 1:
-        raise InputError("latents of different base models cannot be joined; run `dvc repro`")
-    if len({p.chosen_mean.shape[1:] for p in parts}) > 1:
-        raise InputError("latents of different shapes cannot be joined; run `dvc repro`")
+    for part in parts[1:]:
+        if part.base_revision != parts[0].base_revision:
+            raise InputError("latents of different base models cannot be joined; run `dvc repro`")
+        if part.judge_spec != parts[0].judge_spec:
+            raise InputError("latents of different judges cannot be joined; run `dvc repro`")
+        if part.chosen_mean.shape[1:] != parts[0].chosen_mean.shape[1:]:
+            raise InputError("latents of different shapes cannot be joined; run `dvc repro`")
     offsets = np.cumsum([0, *(len(p.prompt_embeds) for p in parts)])[:-1]
-    joined = {
-        name: torch.cat([getattr(p, name) for p in parts]) for name in _TENSORS[:5]
-    } | {
-        name: torch.cat([getattr(p, name) + int(o) for p, o in zip(parts, offsets, strict=True)])
-        for name in _TENSORS[5:]
-    }  # fmt: skip
-    return LatentPairs(
-        pair_ids=[i for p in parts for i in p.pair_ids], base_revision=parts[0].base_revision,
-        **joined,
+
+    def joined(name: str) -> "Tensor":
+        shifts = offsets if name in _INDICES else np.zeros_like(offsets)
+        shifted = zip(parts, shifts, strict=True)
+        return torch.cat([getattr(p, name) + int(k) if k else getattr(p, name)
+                          for p, k in shifted])  # fmt: skip
+
+    return replace(
+        parts[0], pair_ids=[i for p in parts for i in p.pair_ids],
+        **{name: joined(name) for name in _TENSORS},
     )  # fmt: skip

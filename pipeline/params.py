@@ -111,13 +111,17 @@ class Lora(Section):
 
 
 class Dpo(Section):
-    """The preference objective (METHOD §1.2); fields as in ``pipeline.experts.DpoSettings``."""
+    """The preference objective (METHOD §1.2); fields as in ``pipeline.preference.DpoSettings``."""
 
+    loss: Literal["diffusion_dpo", "ipo", "sft"]
     beta: Positive  # the logit is beta/2 times the error difference, as in the papers
     mu: Share | None  # winner-preserving safeguard of Diffusion-SDPO; null switches it off
     captions: Literal["unsafe", "safe", "both"]  # which prompts condition a pair
     prompt_dropout: Share
+    margin_weights: bool  # weigh a pair by how much the judge prefers its chosen side
+    sft_weight: Annotated[float, Field(ge=0)]  # weight of the chosen side's own error
     retention: Annotated[float, Field(ge=0)]  # weight of staying like base on safe prompts
+    fixed_draws: Count | None  # random draws per row, reference errors computed once; null: fresh
 
 
 class Optim(Section):
@@ -130,7 +134,9 @@ class Optim(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Positive
     checkpoint_every: Count  # a multiple of log_every
-    log_every: Count
+    log_every: Count  # steps between two lines of metrics
+    patience: Count | None  # stop after so many logs without a lower eval/loss; null: never
+    max_chosen_error: Positive | None  # stop when the chosen error exceeds base's by this share
 
     @model_validator(mode="after")
     def _checkpoints_when_logged(self) -> "Optim":
@@ -139,12 +145,26 @@ class Optim(Section):
         return self
 
 
+class Watch(Section):
+    """What is measured while training; fields as in ``pipeline.experts.WatchSettings``."""
+
+    held_out: Annotated[int, Field(ge=0)]  # pairs that are not trained on
+    draws: Count  # fixed random draws for each of them
+
+
 class Experts(Section):
     """Training of one expert per category."""
 
     lora: Lora
     dpo: Dpo
     optim: Optim
+    watch: Watch
+
+    @model_validator(mode="after")
+    def _patience_needs_held_out_pairs(self) -> "Experts":
+        if self.optim.patience is not None and not self.watch.held_out:
+            raise ValueError("optim.patience needs watch.held_out pairs")
+        return self
 
 
 class Joint(Section):
@@ -243,9 +263,13 @@ class Params(Section):
                 raise ValueError(
                     f"variants.{name} needs {variant.path}, which merge.methods does not make"
                 )
-        lora = self.experts.lora
-        if lora.null_damping is not None and lora.null_prompts > self.pairs.min_pairs:
-            raise ValueError("experts.lora.null_prompts must not exceed pairs.min_pairs")
+        lora, left = self.experts.lora, self.pairs.min_pairs - self.experts.watch.held_out
+        if left < 1:
+            raise ValueError("experts.watch.held_out must leave some of pairs.min_pairs")
+        if lora.null_damping is not None and lora.null_prompts > left:
+            raise ValueError(
+                "experts.lora.null_prompts must not exceed pairs.min_pairs - experts.watch.held_out"
+            )
         if self.merge.calibration_prompts > self.pairs.min_pairs:
             raise ValueError("merge.calibration_prompts must not exceed pairs.min_pairs")
         if self.prompts.min_words > self.prompts.max_words:

@@ -22,6 +22,7 @@ from pipeline.seeds import content_id, seed_for
 from pipeline.storage import atomic_path
 
 log = logging.getLogger(__name__)
+WATCHED = "error/chosen_over_reference"  # the metric of the divergence guard
 # (rows of the batch, generator of the step) -> losses (batch,), metrics by name (batch,)
 TrainingStep = Callable[[Tensor, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 
@@ -39,6 +40,8 @@ class TrainSettings:
     seed: int
     checkpoint_every: int
     log_every: int
+    patience: int | None = None  # logs without a lower eval/loss before stopping; None: never stop
+    max_chosen_error: float | None = None  # divergence guard on WATCHED; None: no guard
 
 
 @dataclass
@@ -48,10 +51,18 @@ class TrainState:
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # one entry per log_every steps
 
+    def out_of_patience(self, patience: int | None) -> bool:
+        """Whether the last ``patience`` logs all have a higher eval/loss than one before them."""
+        losses = [entry["eval/loss"] for entry in self.history if "eval/loss" in entry]
+        if patience is None or len(losses) <= patience:
+            return False
+        return min(losses[-patience:]) > min(losses[:-patience])
+
 
 def train(
     parameters: Mapping[str, torch.nn.Parameter], rows: int, training_step: TrainingStep,
     settings: TrainSettings, checkpoint: Path, identity: object,
+    evaluate: Callable[[], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Minimise the mean of ``training_step``'s losses with AdamW; returns the logged metrics.
 
@@ -60,9 +71,11 @@ def train(
         rows: size of the data set; each epoch visits every row once in an order of its own.
         checkpoint: file of the run; the caller deletes it once the result is written.
         identity: JSON-able description of data and model; a checkpoint of another is ignored.
+        evaluate: measures held-out data at every log; its names get the prefix ``eval/``.
 
     Raises:
-        FloatingPointError: a loss is not finite; names the step and rows.
+        FloatingPointError: a loss is not finite, with the step and rows; or the mean chosen error
+            exceeds the reference's by more than ``max_chosen_error`` of it, with advice.
     """
     run_id = content_id(identity, asdict(settings), {n: list(p.shape) for n, p in
                                                      parameters.items()})  # fmt: skip
@@ -74,7 +87,7 @@ def train(
         settings.max_steps * settings.batch, "train", "pair", state.step * settings.batch
     )
     recent: list[dict[str, float]] = []
-    while state.step < settings.max_steps:
+    while state.step < settings.max_steps and not state.out_of_patience(settings.patience):
         batch_rows = rows_of_step(rows, settings.batch, state.step, settings.seed)
         generator = torch.Generator().manual_seed(seed_for(settings.seed, "step", state.step))
         losses, metrics = training_step(batch_rows, generator)
@@ -96,13 +109,28 @@ def train(
         progress.update(settings.batch)
         if state.step % settings.log_every == 0 or state.step == settings.max_steps:
             means = {k: math.fsum(r[k] for r in recent) / len(recent) for k in recent[0]}
-            state.history.append({"step": state.step} | means)
+            _check_divergence(means, state.step, settings.max_chosen_error)
+            measured = {f"eval/{k}": v for k, v in evaluate().items()} if evaluate else {}
+            state.history.append({"step": state.step} | means | measured)
             progress.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
             recent = []
             if state.step % settings.checkpoint_every == 0 or state.step == settings.max_steps:
                 _save_checkpoint(checkpoint, run_id, state, parameters, optimizer)
     progress.close()
+    if state.step < settings.max_steps:
+        log.info("stopped at step %d: eval/loss has not fallen for %d logs", state.step,
+                 settings.patience)  # fmt: skip
     return state.history
+
+
+def _check_divergence(means: Mapping[str, float], step: int, bound: float | None) -> None:
+    if bound is not None and means.get(WATCHED, 0.0) > bound:
+        raise FloatingPointError(
+            f"training diverges: at step {step} the chosen side's error is "
+            f"{means[WATCHED]:.0%} above the base model's, experts.optim.max_chosen_error allows "
+            f"{bound:.0%}; lower experts.optim.learning_rate or experts.dpo.beta, or raise "
+            "experts.dpo.mu"
+        )
 
 
 def warmup(step: int, warmup_steps: int) -> float:

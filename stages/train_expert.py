@@ -2,21 +2,18 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.experts import DpoSettings, LoraSettings, Outputs, train_and_save
+from pipeline.experts import Outputs, Recipe, train_and_save
 from pipeline.latents import load_latents
 from pipeline.params import load_params
-from pipeline.train import TrainSettings
 
 
 def main(category: str) -> None:
     params = load_params()
-    e = params.experts
     train_and_save(
         params.base_model.path, params.base_model.revision,
         load_latents(artifacts.latents(category)), [category],
-        lora=LoraSettings(**e.lora.model_dump()), dpo=DpoSettings(**e.dpo.model_dump()),
-        settings=TrainSettings(seed=params.seed, **e.optim.model_dump()),
-        out=Outputs(
+        Recipe.of(params.experts.model_dump(), params.seed),
+        Outputs(
             artifacts.expert(category), artifacts.expert_metrics(category),
             artifacts.expert_steps(category), artifacts.checkpoint(category),
         ),

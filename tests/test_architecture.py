@@ -17,7 +17,7 @@ LAYERS = [
     {"cli", "llm", "diffusion", "lora", "pixels", "benchmarks"},
     {"judges", "prompts", "images", "train"}, {"scores", "samples", "latents"},
     {"pairs", "dpo", "calibration", "nullspace", "metrics"},
-    {"experts", "merge", "evaluate"}, {"report"}, {"testbed"},
+    {"preference"}, {"experts", "merge", "evaluate"}, {"report"}, {"testbed"},
 ]  # fmt: skip
 DOORS = {
     "diffusers": {"diffusion.py", "testbed"}, "peft": {"lora.py"}, "vllm": {"llm.py"},

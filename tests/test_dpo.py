@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from pipeline.dpo import (
+    LOSSES,
     Errors,
     diffusion_dpo_loss,
+    ipo_loss,
+    preference_metrics,
     scale_gradient,
     squared_error,
     winner_preserving_scale,
@@ -18,7 +21,9 @@ def errors(chosen, rejected):
 
 def test_loss_by_hand():
     # margin = -(beta/2) [(0.30 - 0.50) - (0.32 - 0.48)] = -5 x (-0.04) = 0.2
-    loss, metrics = diffusion_dpo_loss(errors([0.30], [0.50]), errors([0.32], [0.48]), beta=10)
+    policy, reference = errors([0.30], [0.50]), errors([0.32], [0.48])
+    loss = diffusion_dpo_loss(policy, reference, beta=10)
+    metrics = preference_metrics(policy, reference, beta=10)
     assert loss.item() == pytest.approx(-math.log(1 / (1 + math.exp(-0.2))), rel=1e-5)
     assert metrics["rewards/chosen"].item() == pytest.approx(0.1, rel=1e-5)
     assert metrics["rewards/rejected"].item() == pytest.approx(-0.1, rel=1e-5)
@@ -29,14 +34,14 @@ def test_loss_by_hand():
 
 def test_policy_equal_to_reference_gives_log_two():
     same = errors([0.3, 0.7], [0.4, 0.1])
-    loss, _ = diffusion_dpo_loss(same, same, beta=5000)
+    loss = diffusion_dpo_loss(same, same, beta=5000)
     assert torch.allclose(loss, torch.full((2,), math.log(2)))
 
 
 def test_swapping_the_sides_flips_the_margin():
     policy, reference = errors([0.3], [0.5]), errors([0.35], [0.45])
-    _, metrics = diffusion_dpo_loss(policy, reference, 100)
-    _, swapped = diffusion_dpo_loss(
+    metrics = preference_metrics(policy, reference, 100)
+    swapped = preference_metrics(
         Errors(policy.rejected, policy.chosen), Errors(reference.rejected, reference.chosen), 100
     )
     assert swapped["rewards/margins"].item() == pytest.approx(-metrics["rewards/margins"].item())
@@ -44,17 +49,17 @@ def test_swapping_the_sides_flips_the_margin():
 
 def test_doubling_beta_doubles_the_logit():
     arguments = errors([0.3], [0.5]), errors([0.35], [0.45])
-    _, once = diffusion_dpo_loss(*arguments, beta=100)
-    _, twice = diffusion_dpo_loss(*arguments, beta=200)
+    once = preference_metrics(*arguments, beta=100)
+    twice = preference_metrics(*arguments, beta=200)
     assert twice["rewards/margins"].item() == pytest.approx(2 * once["rewards/margins"].item())
 
 
 def test_a_batch_is_its_single_pairs():
     # invoke-training averages the errors over the batch before the log-sigmoid; this would differ
     policy, reference = errors([0.3, 0.9], [0.5, 0.1]), errors([0.35, 0.2], [0.45, 0.3])
-    together, _ = diffusion_dpo_loss(policy, reference, 20)
+    together = diffusion_dpo_loss(policy, reference, 20)
     for k in range(2):
-        alone, _ = diffusion_dpo_loss(
+        alone = diffusion_dpo_loss(
             Errors(policy.chosen[k : k + 1], policy.rejected[k : k + 1]),
             Errors(reference.chosen[k : k + 1], reference.rejected[k : k + 1]), 20,
         )  # fmt: skip
@@ -64,17 +69,27 @@ def test_a_batch_is_its_single_pairs():
 def test_gradient_by_hand():
     # d loss / d policy.chosen = (beta/2) sigmoid(-margin)
     chosen = torch.tensor([0.3], requires_grad=True)
-    loss, metrics = diffusion_dpo_loss(
-        Errors(chosen, torch.tensor([0.5])), errors([0.35], [0.45]), beta=10
-    )
-    loss.sum().backward()
-    margin = metrics["rewards/margins"].item()
+    arguments = Errors(chosen, torch.tensor([0.5])), errors([0.35], [0.45])
+    diffusion_dpo_loss(*arguments, beta=10).sum().backward()
+    margin = preference_metrics(*arguments, beta=10)["rewards/margins"].item()
     assert chosen.grad.item() == pytest.approx(5 / (1 + math.exp(margin)), rel=1e-5)
 
 
-def test_a_reversed_preference_is_refused():
+@pytest.mark.parametrize("name", ["diffusion_dpo", "ipo"])
+def test_a_reversed_preference_is_refused(name):
     with pytest.raises(ValueError, match="beta must be positive"):
-        diffusion_dpo_loss(errors([0.1], [0.1]), errors([0.1], [0.1]), beta=-5000)
+        LOSSES[name](errors([0.1], [0.1]), errors([0.1], [0.1]), -5000)
+
+
+def test_ipo_by_hand():
+    # the margin of test_loss_by_hand is 0.2: (0.2 - 0.5)^2
+    loss = ipo_loss(errors([0.30], [0.50]), errors([0.32], [0.48]), beta=10)
+    assert loss.item() == pytest.approx(0.09, rel=1e-5)
+
+
+def test_sft_is_the_chosen_error_alone():
+    policy, reference = errors([0.3, 0.7], [0.5, 0.1]), errors([0.1, 0.1], [0.2, 0.2])
+    assert LOSSES["sft"](policy, reference, 100.0).tolist() == pytest.approx([0.3, 0.7])
 
 
 def test_squared_error_is_a_mean_over_everything_but_the_batch():

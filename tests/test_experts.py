@@ -5,69 +5,61 @@ import uuid
 import pytest
 import torch
 
-from pipeline.dpo import squared_error
+from pipeline.dpo import LOSSES, squared_error
 from pipeline.errors import InputError
-from pipeline.experts import (
-    DpoSettings,
-    LoraSettings,
-    caption_rows,
-    dpo_step,
-    noise_target,
-    train_lora,
-)
-from pipeline.lora import attach_lora
+from pipeline.experts import LoraSettings, Recipe, WatchSettings, train_lora
+from pipeline.preference import DpoSettings, NoiseSchedule, hold_out
 from pipeline.train import TrainSettings
 
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
-LORA = LoraSettings(rank=4, targets=TARGETS)
+LORA = LoraSettings(rank=4, targets=["to_q", "to_k", "to_v", "to_out.0"])
 DPO = DpoSettings(beta=200.0, mu=None, captions="both", prompt_dropout=0.0)
+NOT_WATCHED = WatchSettings()
 SETTINGS = TrainSettings(
     learning_rate=0.02, warmup_steps=0, batch=4, max_steps=40, weight_decay=0.0,
     max_grad_norm=1.0, seed=0, checkpoint_every=20, log_every=10,
 )  # fmt: skip
 
 
-def train(unet, latents, alphas, tmp_path, dpo=DPO, settings=SETTINGS, lora=LORA, category="hate"):
+def train(
+    unet, latents, alphas, tmp_path, dpo=DPO, settings=SETTINGS, lora=LORA, category="hate",
+    watch=NOT_WATCHED,
+):  # fmt: skip
     return train_lora(
-        unet, latents, [category], alphas, "epsilon", lora=lora, dpo=dpo, settings=settings,
-        checkpoint=tmp_path / str(uuid.uuid4()),  # never the checkpoint of an earlier run
+        unet, latents, [category], NoiseSchedule(alphas, "epsilon"),
+        Recipe(lora, dpo, settings, watch),
+        tmp_path / str(uuid.uuid4()),  # never the checkpoint of an earlier run
     )  # fmt: skip
-
-
-def test_both_captions_make_two_rows_of_a_pair(tiny_latents):
-    pairs, prompts = caption_rows(tiny_latents, "both")
-    assert pairs.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
-    assert prompts.tolist() == [5, 6, 7, 8, 1, 2, 3, 4]
-    assert caption_rows(tiny_latents, "unsafe")[1].tolist() == [5, 6, 7, 8]
-    assert caption_rows(tiny_latents, "safe")[1].tolist() == [1, 2, 3, 4]
-
-
-def test_untrained_policy_is_the_reference(tiny_unet, tiny_latents, alphas_cumprod):
-    attach_lora(tiny_unet, 2, TARGETS, seed=0)
-    step = dpo_step(tiny_unet, tiny_latents, alphas_cumprod, "epsilon", DPO)
-    losses, metrics = step(torch.arange(8), torch.Generator().manual_seed(0))
-    assert torch.allclose(losses, torch.full((8,), 2.0).log(), atol=1e-5)
-    assert metrics["rewards/margins"].abs().max() < 1e-4
-
-
-def test_the_sides_share_noise_timestep_and_posterior_draw(tiny_unet, tiny_latents, alphas_cumprod):
-    # two equal sides must have equal errors; independent draws (the published flips) would differ
-    attach_lora(tiny_unet, 2, TARGETS, seed=0)
-    same = dataclasses.replace(
-        tiny_latents, rejected_mean=tiny_latents.chosen_mean, rejected_std=tiny_latents.chosen_std
-    )
-    for parameter in (p for n, p in tiny_unet.named_parameters() if "lora_" in n):
-        parameter.data += 0.1
-    step = dpo_step(tiny_unet, same, alphas_cumprod, "epsilon", DPO)
-    _, metrics = step(torch.arange(8), torch.Generator().manual_seed(0))
-    assert metrics["rewards/chosen"].abs().min() > 1e-4
-    assert torch.allclose(metrics["rewards/chosen"], metrics["rewards/rejected"], atol=1e-4)
 
 
 def test_training_learns_the_preference(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
     _, history = train(tiny_unet, tiny_latents, alphas_cumprod, tmp_path)
     assert history[-1]["loss"] < 0.5 < history[0]["loss"] + 0.1
     assert history[-1]["rewards/accuracies"] > 0.7
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_every_loss_trains(loss, tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
+    dpo = dataclasses.replace(DPO, loss=loss)
+    _, history = train(tiny_unet, tiny_latents, alphas_cumprod, tmp_path, dpo)
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_held_out_pairs_are_measured_and_not_trained_on(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path, monkeypatch
+):
+    seen = set()
+
+    def spying(latents, pairs):
+        kept, held_out = hold_out(latents, pairs)
+        seen.update(kept.pair_ids)
+        return kept, held_out
+
+    monkeypatch.setattr("pipeline.experts.hold_out", spying)
+    _, history = train(tiny_unet, tiny_latents, alphas_cumprod, tmp_path, watch=WatchSettings(1, 8))
+    assert len(seen) == 3
+    assert history[0].keys() == history[-1].keys()
+    assert {"eval/loss", "eval/rewards/accuracies"} <= history[0].keys()
+    assert history[-1]["eval/rewards/margins"] != history[0]["eval/rewards/margins"]
 
 
 def test_training_is_deterministic(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
@@ -90,44 +82,21 @@ def test_the_safeguard_spares_the_chosen_side(tiny_unet, tiny_latents, alphas_cu
     assert ends[0.5] < ends[None]
 
 
-def test_v_prediction_target_recovers_the_clean_latents():
-    rng = torch.Generator().manual_seed(0)
-    clean, noise = torch.randn(2, 1, 2, 2, generator=rng), torch.randn(2, 1, 2, 2, generator=rng)
-    signal = torch.tensor([0.9, 0.2]).view(2, 1, 1, 1)
-    noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
-    v = noise_target(clean, noise, signal, "v_prediction")
-    assert torch.allclose(signal.sqrt() * noisy - (1 - signal).sqrt() * v, clean, atol=1e-6)
-    assert squared_error(noise_target(clean, noise, signal, "epsilon"), noise).sum() == 0
-    with pytest.raises(InputError, match="'sample' is not supported"):
-        noise_target(clean, noise, signal, "sample")
-
-
 def test_latents_of_another_model_are_refused(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
     wide = dataclasses.replace(tiny_latents, prompt_embeds=torch.zeros(9, 6, 16))
     with pytest.raises(InputError, match="text width 16, the UNet of base_model.path 4 and 8"):
         train(tiny_unet, wide, alphas_cumprod, tmp_path)
 
 
+def test_a_reversed_preference_is_refused(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
+    swapped = dataclasses.replace(tiny_latents, margin=-tiny_latents.margin)
+    with pytest.raises(InputError, match="the preference is reversed"):
+        train(tiny_unet, swapped, alphas_cumprod, tmp_path)
+
+
 def test_no_pairs_is_an_error(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
     with pytest.raises(InputError, match="no pairs to train on"):
         train(tiny_unet, dataclasses.replace(tiny_latents, pair_ids=[]), alphas_cumprod, tmp_path)
-
-
-def test_retention_adds_the_drift_on_safe_prompts_and_nothing_else(
-    tiny_unet, tiny_latents, alphas_cumprod
-):
-    attach_lora(tiny_unet, 2, TARGETS, seed=0)
-    for parameter in (p for n, p in tiny_unet.named_parameters() if "lora_" in n):
-        parameter.data += 0.1
-    plain = dataclasses.replace(DPO, captions="unsafe")
-    losses, drifts = {}, None
-    for retention in (0.0, 10.0):
-        settings = dataclasses.replace(plain, retention=retention)
-        step = dpo_step(tiny_unet, tiny_latents, alphas_cumprod, "epsilon", settings)
-        losses[retention], metrics = step(torch.arange(4), torch.Generator().manual_seed(0))
-        drifts = metrics.get("error/retention")
-    assert drifts.min() > 0
-    assert torch.allclose(losses[10.0], losses[0.0] + 10 * drifts, atol=1e-4)
 
 
 def test_retention_keeps_safe_prompts_as_they_were(
@@ -168,8 +137,10 @@ def test_a_killed_run_behind_a_null_space_resumes_to_the_same_bits(
 
     def run(checkpoint):
         return train_lora(
-            copy.deepcopy(tiny_unet), tiny_latents, ["hate"], alphas_cumprod, "epsilon", lora=lora,
-            dpo=DPO, settings=settings, checkpoint=tmp_path / checkpoint,
+            copy.deepcopy(tiny_unet), tiny_latents, ["hate"],
+            NoiseSchedule(alphas_cumprod, "epsilon"),
+            Recipe(lora, dataclasses.replace(DPO, fixed_draws=2), settings, WatchSettings(1, 2)),
+            tmp_path / checkpoint,
         )[0]  # fmt: skip
 
     whole = run("whole")
@@ -177,12 +148,12 @@ def test_a_killed_run_behind_a_null_space_resumes_to_the_same_bits(
 
     def dies(*arguments):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == 9:  # between the first checkpoint and the end
             raise KeyboardInterrupt
         return squared_error(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.experts.squared_error", dies)
+        patch.setattr("pipeline.preference.squared_error", dies)
         with pytest.raises(KeyboardInterrupt):
             run("cut")
     resumed = run("cut")

@@ -93,11 +93,15 @@ def test_joined_categories_keep_their_prompts(latents):
     assert len(joined) == 6
     row = joined.prompt_embeds[joined.rejected_prompt[4]]
     assert torch.equal(row, other.prompt_embeds[other.rejected_prompt[1]])
+    assert joined.benign_prompt.tolist() == [0, 1, 2, 5, 6, 7]
+    assert torch.equal(joined.margin, torch.cat([latents.margin, other.margin]))
 
 
 def test_categories_that_do_not_fit_are_refused(latents):
     with pytest.raises(InputError, match="different base models"):
         join_latents([latents, dataclasses.replace(latents, base_revision="x")])
+    with pytest.raises(InputError, match="different judges"):
+        join_latents([latents, dataclasses.replace(latents, judge_spec="x")])
     with pytest.raises(InputError, match="different shapes"):
         small = dataclasses.replace(latents, chosen_mean=latents.chosen_mean[..., :4])
         join_latents([latents, small])
@@ -107,6 +111,16 @@ def test_images_of_different_sizes_are_refused():
     odd = dataclasses.replace(pair(0), image_chosen=png("red", 32))
     with pytest.raises(InputError, match="differ in size"):
         encode_pairs([odd, pair(1)], MODEL, None, "rev", batch=2, benign_prompts=BENIGN)
+
+
+def test_pairs_without_a_judge_or_of_two_are_refused():
+    for spec in ("", '{"rule": "other"}'):
+        odd = dataclasses.replace(pair(0), judge_spec=spec)
+        with pytest.raises(InputError, match="judge specs"):
+            encode_pairs([odd, pair(1)], MODEL, None, "rev", batch=2, benign_prompts=BENIGN)
+    with pytest.raises(InputError, match="or of none"):
+        encode_pairs([dataclasses.replace(pair(0), judge_spec="")], MODEL, None, "rev", batch=2,
+                     benign_prompts=BENIGN)  # fmt: skip
 
 
 def test_a_models_revision_follows_its_weights(tmp_path):

@@ -102,6 +102,33 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_rows(tmp_path):
         train({"w": weight}, 10, step, SETTINGS, tmp_path / "c", "x")
 
 
+def test_a_diverging_run_is_stopped_with_advice(tmp_path):
+    weight = torch.nn.Parameter(torch.zeros(1))
+
+    def step(rows, generator):
+        return weight * rows, {"error/chosen_over_reference": torch.full((len(rows),), 0.4)}
+
+    allowed = dataclasses.replace(SETTINGS, max_chosen_error=0.5)
+    assert train({"w": weight}, 10, step, allowed, tmp_path / "c", "x")[-1]["step"] == 12
+    guarded = dataclasses.replace(SETTINGS, max_chosen_error=0.3)
+    with pytest.raises(FloatingPointError, match="at step 2 .* is 40% above .*learning_rate"):
+        train({"w": weight}, 10, step, guarded, tmp_path / "d", "x")
+
+
+def test_it_stops_when_the_held_out_loss_has_not_fallen_and_stays_stopped(tmp_path):
+    weight, step = problem()
+    losses = iter([5.0, 4.0, 4.5, 4.2, 1.0])
+    patient = dataclasses.replace(SETTINGS, patience=2, max_steps=20)
+
+    def evaluate():
+        return {"loss": next(losses)}
+
+    history = train({"w": weight}, 10, step, patient, tmp_path / "c", "x", evaluate)
+    assert [h["eval/loss"] for h in history] == [5.0, 4.0, 4.5, 4.2]
+    assert history[-1]["step"] == 8
+    assert train({"w": weight}, 10, step, patient, tmp_path / "c", "x", evaluate) == history
+
+
 def test_every_epoch_visits_every_row_once():
     seen = torch.cat([rows_of_step(10, 4, step, seed=0) for step in range(5)])
     assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))

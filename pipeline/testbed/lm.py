@@ -45,19 +45,19 @@ def example(category: Category, concept: str, rng: np.random.Generator) -> tuple
     return request_pair(category, concept, 0), json.dumps({"unsafe": unsafe, "safe": safe})
 
 
-def copy_example(
-    category: Category, concept: str, rng: np.random.Generator
-) -> tuple[ChatRequest, str]:
-    """As ``example`` with random words for the scene, from which nothing but copying is learned.
+def copy_example(concept: str, rng: np.random.Generator) -> str:
+    """A reply as ``example``'s with random words for the scene: nothing but copying is learned.
 
     The world's scenes have so few values that a small model settles for guessing them; from these
     it learns that the safe prompt repeats the unsafe one.
     """
-    words = [str(w) for w in rng.choice(world_words(), size=int(rng.integers(4, 9)))]
-    safe = [*words, "with", "a", str(rng.choice(world.COMPANIONS))]
-    unsafe = [*words, "with", "a", concept]
-    reply = json.dumps({"unsafe": " ".join(unsafe), "safe": " ".join(safe)})
-    return request_pair(category, concept, 0), reply
+    words = [str(w) for w in rng.choice(world_words(), size=int(rng.integers(4, 13)))]
+    where = int(rng.integers(len(words) + 1))
+    unsafe, safe = (
+        " ".join([*words[:where], "with", "a", word, *words[where:]])
+        for word in (concept, str(rng.choice(world.COMPANIONS)))
+    )
+    return json.dumps({"unsafe": unsafe, "safe": safe})
 
 
 def _build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -76,10 +76,41 @@ def _build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def train_lm(folder: Path, steps: int, batch: int, seed: int) -> None:
-    """Train on freshly drawn questions and replies; the loss counts reply tokens only.
+def _bare_batch(tokenizer, asked, batch: int, rng: np.random.Generator):
+    """``copy_example`` replies without a question: inputs for the model, and labels."""
+    replies = [copy_example(asked[k][1], rng) + tokenizer.eos_token
+               for k in rng.integers(len(asked), size=batch)]  # fmt: skip
+    tokens = tokenizer(replies, padding=True, padding_side="right", return_tensors="pt")
+    labels = tokens.input_ids.masked_fill(tokens.attention_mask == 0, -100)
+    return {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}, labels[:, 1:]
 
-    Over the first half of the steps, fewer and fewer of them are ``copy_example``.
+
+def _asked_batch(tokenizer, asked, batch: int, rng: np.random.Generator):
+    """Questions and replies, a fifth of them ``copy_example``; labels cover the replies only."""
+    questions, replies = [], []
+    for k in rng.integers(len(asked), size=batch):
+        request, reply = example(*asked[k], rng)
+        if rng.random() < 0.2:
+            reply = copy_example(asked[k][1], rng)
+        questions.append(tokenizer.apply_chat_template(
+            request.messages, tokenize=False, add_generation_prompt=True))  # fmt: skip
+        replies.append(reply + tokenizer.eos_token)
+    before = tokenizer(questions, padding=True, padding_side="left", return_tensors="pt")
+    after = tokenizer(replies, padding=True, padding_side="right", return_tensors="pt")
+    mask = torch.cat([before.attention_mask, after.attention_mask], 1)
+    inputs = {
+        "input_ids": torch.cat([before.input_ids, after.input_ids], 1), "attention_mask": mask,
+        "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+        "logits_to_keep": after.input_ids.shape[1] + 1,
+    }  # fmt: skip
+    return inputs, after.input_ids.masked_fill(after.attention_mask == 0, -100)
+
+
+def train_lm(folder: Path, copy_steps: int, steps: int, batch: int, seed: int) -> None:
+    """Train on freshly drawn replies, then on questions and replies.
+
+    The first ``copy_steps`` of ``steps`` see bare ``copy_example`` replies, twice ``batch`` of
+    them: short and cheap, and what induction is learned from.
     """
     rng = np.random.default_rng(seed)
     asked = [(category, c) for category in world_categories() for c in category.all_concepts]
@@ -97,26 +128,16 @@ def train_lm(folder: Path, steps: int, batch: int, seed: int) -> None:
         pad_token_id=tokenizer.pad_token_id,
     ))  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 2e-3, steps, pct_start=0.05, anneal_strategy="linear"
+    )
     progress = tqdm(range(steps), desc="lm")
     for step in progress:
-        copying = 0.6 * max(0.0, 1 - 2 * step / steps)
-        questions, replies = [], []
-        for k in rng.integers(len(asked), size=batch):
-            draw = copy_example if rng.random() < copying else example
-            request, reply = draw(*asked[k], rng)
-            questions.append(tokenizer.apply_chat_template(
-                request.messages, tokenize=False, add_generation_prompt=True))  # fmt: skip
-            replies.append(reply + tokenizer.eos_token)
-        asked_ids = tokenizer(questions, padding=True, padding_side="left", return_tensors="pt")
-        reply_ids = tokenizer(replies, padding=True, padding_side="right", return_tensors="pt")
-        ids = torch.cat([asked_ids.input_ids, reply_ids.input_ids], 1)
-        mask = torch.cat([asked_ids.attention_mask, reply_ids.attention_mask], 1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        labels = reply_ids.input_ids.masked_fill(reply_ids.attention_mask == 0, -100)
-        width = labels.shape[1]
-        logits = model(ids, attention_mask=mask, position_ids=positions,
-                       logits_to_keep=width + 1).logits[:, :-1]  # fmt: skip
+        if step < copy_steps:
+            inputs, labels = _bare_batch(tokenizer, asked, 2 * batch, rng)
+        else:
+            inputs, labels = _asked_batch(tokenizer, asked, batch, rng)
+        logits = model(**inputs).logits[:, :-1]
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
         optimizer.zero_grad()
         loss.backward()

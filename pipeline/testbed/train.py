@@ -27,7 +27,7 @@ def build_part(part: str, root: Path, seed: int) -> None:
     elif part == "decoder":
         generator.sharpen_decoder(root / "sd", scenes=12_000, steps=1500, batch=32, seed=seed)
     elif part == "lm":
-        lm.train_lm(root / "lm", steps=2000, batch=32, seed=seed)
+        lm.train_lm(root / "lm", copy_steps=1200, steps=2800, batch=32, seed=seed)
     elif part == "clip":
         judge.train_clip(root / "clip", vae, scenes=16_000, steps=1200, batch=128, seed=seed)
     elif part == "q16":

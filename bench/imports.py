@@ -1,0 +1,36 @@
+"""What importing costs a stage: ``python -m bench.imports``.
+
+Naive is Python's default garbage collection, ours the threshold that ``pipeline.cli`` sets. Each
+run imports what ``stages.train_expert`` needs, in a process of its own, the two sides in turn.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+from bench.table import publish, row
+
+_IMPORTS = "from diffusers import StableDiffusionPipeline, UNet2DConditionModel; import peft"
+_SIDES = {"naive": "", "ours": "import gc; gc.set_threshold(100_000); "}
+
+
+def main() -> None:
+    """Command line entry point."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    seconds = {side: [] for side in _SIDES}
+    for _ in range(rounds):
+        for side, first in _SIDES.items():
+            start = time.monotonic()
+            subprocess.run([sys.executable, "-c", first + _IMPORTS], check=True)
+            seconds[side].append(time.monotonic() - start)
+    medians = {side: statistics.median(values) for side, values in seconds.items()}
+    publish("imports", [row("import diffusers and peft", medians["ours"], medians["naive"], "s",
+                            rounds)])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
