@@ -11,9 +11,10 @@ import sys
 import time
 
 from bench.table import publish, row
+from pipeline.cli import GC_THRESHOLD
 
 _IMPORTS = "from diffusers import StableDiffusionPipeline, UNet2DConditionModel; import peft"
-_SIDES = {"naive": "", "ours": "import gc; gc.set_threshold(100_000); "}
+_SIDES = {"naive": "", "ours": f"import gc; gc.set_threshold({GC_THRESHOLD}); "}
 
 
 def main() -> None:

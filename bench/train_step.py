@@ -8,17 +8,26 @@ their losses are compared first. Each measurement is a process of its own, the s
 """
 
 import argparse
+import ctypes
+import gc
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-import psutil
 import torch
+from diffusers import AutoencoderKL, DDPMScheduler
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.table import publish, row
+from pipeline.diffusion import encode_prompts, load_alphas_cumprod, load_unet, load_vae
+from pipeline.latents import LatentPairs
+from pipeline.lora import attach_lora
+from pipeline.preference import DpoSettings, NoiseSchedule, PreferenceStep
+from pipeline.train import rows_of_step
 
 RANK, BETA, BATCH, PAIRS, PIXELS = 8, 500.0, 12, 48, 64
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -40,12 +49,6 @@ class Naive:
     """The published step, written from METHOD §1.5."""
 
     def __init__(self, model: str) -> None:
-        from diffusers import AutoencoderKL, DDPMScheduler
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        from pipeline.diffusion import load_unet
-        from pipeline.lora import attach_lora
-
         self.policy, self.reference = load_unet(model, None), load_unet(model, None)
         self.parameters = attach_lora(self.policy, RANK, TARGETS, seed=0)
         self.vae = AutoencoderKL.from_pretrained(model, subfolder="vae").requires_grad_(False)
@@ -85,12 +88,7 @@ class Naive:
 class Ours:
     """The project's step."""
 
-    def __init__(self, model: str, fixed_draws: int | None) -> None:
-        from pipeline.diffusion import load_alphas_cumprod, load_unet
-        from pipeline.lora import attach_lora
-        from pipeline.preference import DpoSettings, NoiseSchedule, PreferenceStep
-
-        latents = cached_latents(model)
+    def __init__(self, model: str, latents: LatentPairs, fixed_draws: int | None) -> None:
         self.unet = load_unet(model, None)
         self.parameters = attach_lora(self.unet, RANK, TARGETS, seed=0)
         settings = DpoSettings(
@@ -103,11 +101,8 @@ class Ours:
         return self.step(rows, generator)[0]
 
 
-def cached_latents(model: str):
-    """What ``cache_latents`` would have stored of the bench's pairs."""
-    from pipeline.diffusion import encode_prompts, load_vae
-    from pipeline.latents import LatentPairs
-
+def cached_latents(model: str) -> LatentPairs:
+    """What ``cache_latents``, a stage of its own, would have stored of the bench's pairs."""
     vae = load_vae(model, None)
     moments = {}
     with torch.no_grad():
@@ -116,27 +111,28 @@ def cached_latents(model: str):
             scale = vae.config.scaling_factor
             moments |= {f"{side}_mean": encoded.mean * scale, f"{side}_std": encoded.std * scale}
     texts = ["", *prompts("mark"), *prompts("cup")]
+    embeds, pooled = encode_prompts(model, None, texts, 32)
     return LatentPairs(
         pair_ids=[str(k) for k in range(PAIRS)], base_revision="bench",
-        prompt_embeds=encode_prompts(model, None, texts, 32),
+        prompt_embeds=embeds, pooled_embeds=pooled, pixels=PIXELS,
         rejected_prompt=torch.arange(1, PAIRS + 1),
         chosen_prompt=torch.arange(PAIRS + 1, 2 * PAIRS + 1),
         benign_prompt=torch.tensor([0]), margin=torch.ones(PAIRS), judge_spec="bench", **moments,
     )  # fmt: skip
 
 
-def build(side: str, model: str):
+def build(side: str, model: str, latents: LatentPairs):
     """One of SIDES."""
-    return Naive(model) if side == "naive" else Ours(model, 4 if side == "fixed draws" else None)
+    if side == "naive":
+        return Naive(model)
+    return Ours(model, latents, 4 if side == "fixed draws" else None)
 
 
 def losses_agree(model: str) -> float:
     """The largest difference of naive's and our losses on one batch, after a step of training."""
-    from pipeline.train import rows_of_step
-
-    rows, values = rows_of_step(2 * PAIRS, BATCH, 0, 0), []
+    rows, values, latents = rows_of_step(2 * PAIRS, BATCH, 0, 0), [], cached_latents(model)
     for side in SIDES[:2]:
-        trainer = build(side, model)
+        trainer = build(side, model, latents)
         for parameter in trainer.parameters.values():
             parameter.data += 0.01  # away from the reference, where every loss is ln 2
         values.append(trainer(rows, torch.Generator().manual_seed(0)).detach())
@@ -145,15 +141,9 @@ def losses_agree(model: str) -> float:
 
 def measure(side: str, model: str, steps: int) -> dict[str, float]:
     """Pairs per second and peak memory above that of the imported libraries, in this process."""
-    import diffusers  # noqa: F401
-    import peft  # noqa: F401
-    from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
-    from transformers import CLIPTextModel  # noqa: F401
-
-    from pipeline.train import rows_of_step
-
-    before = psutil.Process().memory_info().rss / 1024
-    trainer = build(side, model)
+    latents = cached_latents(model)  # on every side, so that all have imported the same
+    before = reset_peak_memory()
+    trainer = build(side, model, latents)
     optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=1e-3)
     start = time.monotonic()
     for step in range(steps):
@@ -162,8 +152,21 @@ def measure(side: str, model: str, steps: int) -> dict[str, float]:
         optimizer.step()
         optimizer.zero_grad()
     seconds = time.monotonic() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"pairs/s": steps * BATCH / seconds, "MiB": (peak - before) / 1024}
+    return {"pairs/s": steps * BATCH / seconds, "MiB": peak_memory() - before}
+
+
+def reset_peak_memory() -> float:
+    """Forget the process's peak resident memory so far; returns today's, MiB. Linux only."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory()
+
+
+def peak_memory() -> float:
+    """Peak resident memory since the last reset, MiB."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024
 
 
 def main() -> None:

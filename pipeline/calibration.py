@@ -149,14 +149,13 @@ class Calibration:
                         )
                         drawn[::4] = 0  # the empty prompt, which encode_pairs puts first
                         asked = torch.cat([prompts, pairs.benign_prompt[drawn]])
-                    embeds = pairs.prompt_embeds[asked]
                     noise = torch.randn(means.shape, generator=generator)
                     signal = self.alphas_cumprod[t]
                     noisy = signal.sqrt() * means + (1 - signal).sqrt() * noise
                     steps = torch.full((len(means),), t)
                     for part in torch.arange(len(means)).split(self.batch):
-                        inputs = (x[part].to(self.unet.device) for x in (noisy, steps, embeds))
-                        self.unet(*inputs)
+                        given = pairs.conditions(asked[part], self.unet.device)
+                        self.unet(*(x[part].to(self.unet.device) for x in (noisy, steps)), **given)
                     bar.update()
 
 

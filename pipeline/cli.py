@@ -14,6 +14,10 @@ from pipeline.artifacts import DATA, DVC_CACHE
 from pipeline.errors import InputError, first_line
 from pipeline.storage import private_folder
 
+# a stage's libraries make a million lasting objects while they are imported; searching those for
+# cycles again and again, as Python does by default, delays its start (python -m bench.imports)
+GC_THRESHOLD = 100_000
+
 
 def run_stage(main: Callable[..., None]) -> None:
     """Call a stage's ``main`` with the command line's positional arguments.
@@ -32,9 +36,7 @@ def run_stage(main: Callable[..., None]) -> None:
     for folder in (DATA, DVC_CACHE):
         private_folder(folder)
     _quiet_libraries()
-    # a stage's libraries make a million lasting objects while they are imported: searching those
-    # for cycles again and again costs a fifth of the start (python -m bench.imports)
-    gc.set_threshold(100_000)
+    gc.set_threshold(GC_THRESHOLD)
     try:
         main(**arguments)
     except (InputError, FloatingPointError) as error:

@@ -13,7 +13,9 @@ from pipeline.artifacts import LORA_FILE
 from pipeline.errors import InputError, first_line
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,9 @@ def _readable(path: str, part: str) -> Iterator[None]:
         ) from error
 
 
-def load_pipeline(path: str, revision: str | None) -> "DiffusionPipeline":
-    """A text-to-image pipeline on the best device, without progress bar or safety checker.
-
-    The checker is left out because it would blank the very images that the preference data needs;
-    nothing this project ships switches it off in the user's own pipeline.
-    """
-    import torch
+def _load_pipeline(
+    path: str, revision: str | None, dtype: "torch.dtype", **parts: None
+) -> "DiffusionPipeline":
     from diffusers import AutoPipelineForText2Image
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
@@ -79,13 +77,24 @@ def load_pipeline(path: str, revision: str | None) -> "DiffusionPipeline":
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     with _readable(path, "a text-to-image pipeline"):
-        pipe = AutoPipelineForText2Image.from_pretrained(
+        return AutoPipelineForText2Image.from_pretrained(
             path, revision=revision, safety_checker=None, requires_safety_checker=False,
-            use_safetensors=True,
-            dtype=torch.float16 if torch.cuda.is_available() else torch.float32,
+            use_safetensors=True, dtype=dtype, **parts,
         )  # fmt: skip
+
+
+def load_pipeline(path: str, revision: str | None) -> "DiffusionPipeline":
+    """A text-to-image pipeline on the best device, without progress bar or safety checker.
+
+    The checker is left out because it would blank the very images that the preference data needs;
+    nothing this project ships switches it off in the user's own pipeline.
+    """
+    import torch
+
+    gpu = torch.cuda.is_available()
+    pipe = _load_pipeline(path, revision, torch.float16 if gpu else torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    return pipe.to("cuda" if gpu else "cpu")
 
 
 def load_unet(path: str, revision: str | None) -> "UNet2DConditionModel":
@@ -123,22 +132,31 @@ def load_vae(path: str, revision: str | None) -> "AutoencoderKL":
     return vae.requires_grad_(False)
 
 
-def encode_prompts(path: str, revision: str | None, prompts: Sequence[str], batch: int):
-    """Text embeddings as the UNet sees them, (prompts, tokens, width) float32."""
-    import torch
-    from transformers import CLIPTextModel, CLIPTokenizer
+def encode_prompts(
+    path: str, revision: str | None, prompts: Sequence[str], batch: int
+) -> tuple["Tensor", "Tensor"]:
+    """Text as the UNet sees it, float32 on the CPU.
 
-    with _readable(path, "the text encoder"):
-        tokenizer = CLIPTokenizer.from_pretrained(path, subfolder="tokenizer", revision=revision)
-        encoder = CLIPTextModel.from_pretrained(
-            path, subfolder="text_encoder", revision=revision, use_safetensors=True
-        )
-    ids = tokenizer(
-        list(prompts), padding="max_length", truncation=True, return_tensors="pt",
-        max_length=tokenizer.model_max_length,
-    ).input_ids  # fmt: skip
+    Returns:
+        Embeddings (prompts, tokens, width), and pooled ones (prompts, pooled width), whose width is
+        0 for models that have none. SDXL's two encoders are joined as its pipeline joins them.
+    """
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pipe = _load_pipeline(path, revision, torch.float32, unet=None, vae=None).to(device)
+    embeds, pooled = [], []
     with torch.no_grad():
-        return torch.cat([encoder(chunk).last_hidden_state.float() for chunk in ids.split(batch)])
+        for start in range(0, len(prompts), batch):
+            # StableDiffusionPipeline gives (embeds, negative), StableDiffusionXLPipeline
+            # (embeds, negative, pooled, negative pooled)
+            given = pipe.encode_prompt(
+                prompt=list(prompts[start : start + batch]), device=device,
+                num_images_per_prompt=1, do_classifier_free_guidance=False,
+            )  # fmt: skip
+            embeds.append(given[0].cpu())
+            pooled.append(given[2].cpu() if len(given) == 4 else torch.zeros(len(given[0]), 0))
+    return torch.cat(embeds), torch.cat(pooled)
 
 
 def _set_scheduler(pipe: "DiffusionPipeline", name: str) -> None:

@@ -1,8 +1,11 @@
 """Diffusion-DPO training of a LoRA on cached pairs: one category's expert, or all jointly."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from torch import Tensor
 
 from pipeline.calibration import Calibration, benign_moments
 from pipeline.diffusion import load_alphas_cumprod, load_unet, model_revision
@@ -17,11 +20,18 @@ from pipeline.lora import (
     train_only_rows,
 )
 from pipeline.nullspace import null_projections, project_inputs
-from pipeline.preference import DpoSettings, NoiseSchedule, PreferenceStep, hold_out
+from pipeline.preference import (
+    DpoSettings,
+    NoiseSchedule,
+    PreferenceStep,
+    caption_rows,
+    hold_out,
+)
 from pipeline.seeds import seed_for
 from pipeline.storage import write_csv, write_json
 from pipeline.train import TrainSettings, train
 
+log = logging.getLogger(__name__)
 SUMMARY = ("loss", "rewards/accuracies", "rewards/margins", "error/chosen_over_reference",
            "error/rejected_over_reference", "eval/loss", "eval/rewards/accuracies",
            "eval/rewards/margins")  # fmt: skip
@@ -34,6 +44,7 @@ class LoraSettings:
 
     rank: int
     targets: Sequence[str]
+    alpha: float | None = None  # the delta counts alpha / rank times; None: alpha is rank
     row_share: float = 1.0  # of each layer's output rows; which ones is drawn by category
     null_damping: float | None = None  # None trains without a null space
     null_prompts: int = 0  # per category: safe prompts, and as many benign ones
@@ -74,8 +85,37 @@ def train_lora(
 
     With a null space the LoRA is trained behind its projection, which ends up inside ``down``.
     The null space and the training see the pairs that are not held out only.
-    Raises InputError when there are no pairs or the latents do not fit the UNet.
+
+    Raises InputError when there are no pairs, most prefer the wrong side, or the latents do not fit
+    the UNet.
     """
+    _check_latents(unet, latents, categories)
+    identity = [TRAINING_VERSION, latents.digest(), list(categories), asdict(recipe)]
+    lora, optim = recipe.lora, recipe.optim
+    latents, held_out = hold_out(latents, recipe.watch.held_out)
+    parameters = attach_lora(unet, lora.rank, lora.targets, optim.seed, lora.alpha)
+    if lora.row_share < 1:
+        train_only_rows(parameters, lora.row_share, seed_for(optim.seed, *categories))
+    layers = list(extract_lora(parameters))
+    projections = _null_space(unet, layers, latents, categories, schedule, recipe)
+    unet.train()
+    if optim.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    dpo = _worthwhile(recipe.dpo, optim, latents)
+    look = {"batch": optim.batch, "base_seed": optim.seed, "precision": optim.precision}
+    step = PreferenceStep(unet, latents, schedule, dpo, **look)
+    evaluate = None
+    if len(held_out):
+        fixed = replace(dpo, fixed_draws=recipe.watch.draws, prompt_dropout=0.0)
+        evaluate = PreferenceStep(unet, held_out, schedule, fixed, **look).measure
+    with inputs_through(unet, projections):
+        history = train(parameters, step.rows, step, optim, checkpoint, identity, evaluate)
+    unet.eval()
+    trained = extract_lora(parameters, 1.0 if lora.alpha is None else lora.alpha / lora.rank)
+    return project_inputs(trained, projections) if projections else trained, history
+
+
+def _check_latents(unet, latents: LatentPairs, categories: Sequence[str]) -> None:
     if not len(latents):
         raise InputError("no pairs to train on; run `dvc repro build_pairs` and see its metrics")
     if (latents.margin < 0).float().mean() > 0.5:
@@ -89,35 +129,31 @@ def train_lora(
             f"latents have {latents.chosen_mean.shape[1]} channels and text width "
             f"{latents.prompt_embeds.shape[2]}, the UNet of base_model.path {channels} and {width}"
         )
-    identity = [TRAINING_VERSION, latents.digest(), list(categories), asdict(recipe)]
-    lora, seed = recipe.lora, recipe.optim.seed
-    latents, held_out = hold_out(latents, recipe.watch.held_out)
-    parameters = attach_lora(unet, lora.rank, lora.targets, seed)
-    if lora.row_share < 1:
-        train_only_rows(parameters, lora.row_share, seed_for(seed, *categories))
-    projections = {}
-    if lora.null_damping is not None:
-        calibration = Calibration(
-            unet, {", ".join(categories): latents}, schedule.alphas_cumprod,
-            lora.null_prompts * len(categories), lora.null_timesteps, seed,
-            "null space", f"experts.lora.null_prompts ({lora.null_prompts} per category)",
-        )  # fmt: skip
-        moments = benign_moments(list(extract_lora(parameters)), calibration)
-        projections = null_projections(moments, lora.null_damping)
-    unet.train()
-    batch = recipe.optim.batch
-    step = PreferenceStep(unet, latents, schedule, recipe.dpo, batch=batch, base_seed=seed)
-    evaluate = None
-    if len(held_out):
-        fixed = replace(recipe.dpo, fixed_draws=recipe.watch.draws, prompt_dropout=0.0)
-        evaluate = PreferenceStep(
-            unet, held_out, schedule, fixed, batch=batch, base_seed=seed
-        ).measure
-    with inputs_through(unet, projections):
-        history = train(parameters, step.rows, step, recipe.optim, checkpoint, identity, evaluate)
-    unet.eval()
-    trained = extract_lora(parameters)
-    return project_inputs(trained, projections) if projections else trained, history
+
+
+def _null_space(
+    unet, layers: Sequence[str], latents: LatentPairs, categories: Sequence[str],
+    schedule: NoiseSchedule, recipe: Recipe,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The projections that the recipe asks for, by layer; none without a damping."""
+    lora = recipe.lora
+    if lora.null_damping is None:
+        return {}
+    calibration = Calibration(
+        unet, {", ".join(categories): latents}, schedule.alphas_cumprod,
+        lora.null_prompts * len(categories), lora.null_timesteps, recipe.optim.seed,
+        "null space", f"experts.lora.null_prompts ({lora.null_prompts} per category)",
+    )  # fmt: skip
+    return null_projections(benign_moments(layers, calibration), lora.null_damping)
+
+
+def _worthwhile(dpo: DpoSettings, optim: TrainSettings, latents: LatentPairs) -> DpoSettings:
+    """The objective, without fixed draws where there are as many as visits that would use them."""
+    rows, visits = len(caption_rows(latents, dpo.captions)[0]), optim.max_steps * optim.batch
+    if dpo.fixed_draws is None or rows * dpo.fixed_draws < visits:
+        return dpo
+    log.info("fresh draws: fixed ones for %d rows cost more than %d visits save", rows, visits)
+    return replace(dpo, fixed_draws=None)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,9 @@ class LatentPairs:
     """Cached pairs of one or more categories, on the CPU, float32.
 
     ``*_mean`` and ``*_std`` are (pairs, channels, h, w), already times the VAE's scaling factor;
-    ``prompt_embeds`` is (prompts, tokens, width), row 0 the empty prompt; ``*_prompt``
-    (pairs,) index into it, as does ``benign_prompt`` (benign prompts,): what should stay as it is.
+    ``prompt_embeds`` is (prompts, tokens, width), row 0 the empty prompt, ``pooled_embeds``
+    (prompts, pooled width), of width 0 for models without pooled embeddings; ``*_prompt`` (pairs,)
+    index into both, as does ``benign_prompt`` (benign prompts,): what should stay as it is.
     ``margin`` (pairs,) is by how much the judge prefers the chosen side.
     """
 
@@ -44,12 +45,14 @@ class LatentPairs:
     rejected_mean: "Tensor"
     rejected_std: "Tensor"
     prompt_embeds: "Tensor"
+    pooled_embeds: "Tensor"
     chosen_prompt: "Tensor"
     rejected_prompt: "Tensor"
     margin: "Tensor"
     benign_prompt: "Tensor"
     base_revision: str  # the model whose VAE and text encoder made these
     judge_spec: str  # JSON: the rule and judges that chose
+    pixels: int  # side of the images
 
     def __len__(self) -> int:
         return len(self.pair_ids)
@@ -60,7 +63,24 @@ class LatentPairs:
         return replace(self, pair_ids=[self.pair_ids[k] for k in pairs], **per_pair)
 
     def _origin(self) -> list[object]:
-        return [self.base_revision, self.judge_spec, self.pair_ids]
+        return [self.base_revision, self.judge_spec, self.pixels, self.pair_ids]
+
+    def conditions(self, prompts: "Tensor", device: object) -> dict[str, object]:
+        """What a UNet is given besides latents and timesteps for prompts (batch,) by position.
+
+        SDXL also sees pooled embeddings and sizes: the images are whole and at their own size.
+        """
+        import torch
+
+        given = {"encoder_hidden_states": self.prompt_embeds[prompts].to(device)}
+        if self.pooled_embeds.shape[1]:
+            size = [self.pixels, self.pixels]
+            sizes = torch.tensor([size + [0, 0] + size], dtype=torch.float32)
+            given["added_cond_kwargs"] = {
+                "text_embeds": self.pooled_embeds[prompts].to(device),
+                "time_ids": sizes.repeat(len(prompts), 1).to(device),
+            }
+        return given
 
     def digest(self) -> str:
         """SHA-256 over everything in it: training goes on only from its own checkpoint."""
@@ -70,9 +90,11 @@ class LatentPairs:
         return digest.hexdigest()
 
 
-_TENSORS = ("chosen_mean", "chosen_std", "rejected_mean", "rejected_std", "prompt_embeds",
-            "margin", "chosen_prompt", "rejected_prompt", "benign_prompt")  # fmt: skip
-_SHARED = ("prompt_embeds", "benign_prompt")  # not one per pair
+_TENSORS = (
+    "chosen_mean", "chosen_std", "rejected_mean", "rejected_std", "prompt_embeds", "pooled_embeds",
+    "margin", "chosen_prompt", "rejected_prompt", "benign_prompt",
+)  # fmt: skip
+_SHARED = ("prompt_embeds", "pooled_embeds", "benign_prompt")  # not one per pair
 _INDICES = ("chosen_prompt", "rejected_prompt", "benign_prompt")  # into prompt_embeds
 
 
@@ -112,10 +134,12 @@ def encode_pairs(
     prompts = [t for p in pairs for t in (p.prompt_chosen, p.prompt_rejected)]
     texts = list(dict.fromkeys(["", *benign_prompts, *prompts]))
     row = {text: k for k, text in enumerate(texts)}
+    prompt_embeds, pooled_embeds = encode_prompts(model, revision, texts, batch)
     return LatentPairs(
         pair_ids=[p.pair_id for p in pairs], base_revision=base_revision,
         judge_spec=specs.pop(), margin=torch.tensor([p.margin for p in pairs]),
-        prompt_embeds=encode_prompts(model, revision, texts, batch),
+        prompt_embeds=prompt_embeds, pooled_embeds=pooled_embeds,
+        pixels=decode_image(pairs[0].image_chosen).width,
         chosen_prompt=torch.tensor([row[p.prompt_chosen] for p in pairs]),
         rejected_prompt=torch.tensor([row[p.prompt_rejected] for p in pairs]),
         benign_prompt=torch.tensor([row[t] for t in ("", *benign_prompts)]), **stacked,
@@ -173,9 +197,10 @@ def load_latents(folder: Path) -> LatentPairs:
     path = Path(folder) / FILE
     try:
         with safe_open(path, "pt") as file:
-            base_revision, judge_spec, pair_ids = json.loads(file.metadata()["origin"])
+            base_revision, judge_spec, pixels, pair_ids = json.loads(file.metadata()["origin"])
             return LatentPairs(
                 pair_ids=pair_ids, base_revision=base_revision, judge_spec=judge_spec,
+                pixels=pixels,
                 **{name: file.get_tensor(name) for name in _TENSORS},
             )  # fmt: skip
     except (OSError, SafetensorError, KeyError, ValueError) as error:

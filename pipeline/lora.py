@@ -40,9 +40,12 @@ Lora = dict[str, LoraLayer]
 
 
 def attach_lora(
-    unet: "UNet2DConditionModel", rank: int, targets: Sequence[str], seed: int
-) -> dict[str, "Parameter"]:
-    """Put a trainable LoRA (Gaussian init, alpha = rank, fp32) on a UNet; returns its parameters.
+    unet: "UNet2DConditionModel", rank: int, targets: Sequence[str], seed: int,
+    alpha: float | None = None,
+) -> dict[str, "Parameter"]:  # fmt: skip
+    """Put a trainable LoRA (Gaussian init, fp32) on a UNet; returns its parameters.
+
+    Its delta counts alpha / rank times; alpha is rank unless given.
 
     Raises InputError when no module matches ``targets``.
     """
@@ -50,8 +53,9 @@ def attach_lora(
     from peft import LoraConfig
 
     config = LoraConfig(
-        r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets)
-    )
+        r=rank, lora_alpha=rank if alpha is None else alpha, init_lora_weights="gaussian",
+        target_modules=list(targets),
+    )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
@@ -121,13 +125,18 @@ def adapter_off(unet: "UNet2DConditionModel") -> Iterator[None]:
         unet.enable_adapters()
 
 
-def extract_lora(parameters: Mapping[str, "Tensor"]) -> Lora:
-    """Parameters as ``attach_lora`` returns them to layers, detached copies."""
+def extract_lora(parameters: Mapping[str, "Tensor"], scale: float = 1.0) -> Lora:
+    """Parameters as ``attach_lora`` returns them to layers, detached copies.
+
+    ``scale`` is the alpha / rank they were trained with; it goes into ``up``.
+    """
     layers: dict[str, dict[str, Tensor]] = {}
     for name, value in parameters.items():
         layer, _, kind = name.rpartition(".lora_")
         layers.setdefault(layer, {})[kind[0]] = value.detach().clone().float().cpu()
-    return {layer: LoraLayer(parts["A"], parts["B"]) for layer, parts in sorted(layers.items())}
+    return {
+        layer: LoraLayer(parts["A"], parts["B"] * scale) for layer, parts in sorted(layers.items())
+    }
 
 
 def save_lora(folder: Path, lora: Lora, provenance: dict[str, object]) -> None:

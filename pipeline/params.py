@@ -103,6 +103,7 @@ class Lora(Section):
     """The trained adapter; fields as in ``pipeline.experts.LoraSettings``."""
 
     rank: Count
+    alpha: Positive | None  # the delta counts alpha / rank times; null: alpha is rank
     targets: Annotated[list[str], Field(min_length=1)]
     row_share: Annotated[float, Field(gt=0, le=1)]  # of each layer's output rows, per category
     null_damping: Positive | None  # how far benign inputs are projected out; null for not
@@ -137,6 +138,8 @@ class Optim(Section):
     log_every: Count  # steps between two lines of metrics
     patience: Count | None  # stop after so many logs without a lower eval/loss; null: never
     max_chosen_error: Positive | None  # stop when the chosen error exceeds base's by this share
+    precision: Literal["fp32", "bf16"]  # of the UNet's arithmetic; trained weights stay fp32
+    gradient_checkpointing: bool  # less memory for a second forward
 
     @model_validator(mode="after")
     def _checkpoints_when_logged(self) -> "Optim":

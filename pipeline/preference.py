@@ -97,20 +97,28 @@ class PreferenceStep:
     """The training step on a UNet that carries a LoRA: (rows, generator) to losses and metrics.
 
     ``batch`` is the number of rows that the reference and ``measure`` look at together,
-    ``base_seed`` is that of the fixed draws.
+    ``base_seed`` is that of the fixed draws. With precision "bf16" the UNet computes in bfloat16
+    where autocast finds that safe; weights and losses stay fp32.
+
+    Raises InputError when pairs are to be weighed by a judge that prefers none of them.
     """
 
     def __init__(
         self, unet, latents: LatentPairs, schedule: NoiseSchedule, settings: DpoSettings,
-        *, batch: int = 8, base_seed: int = 0,
+        *, batch: int = 8, base_seed: int = 0, precision: str = "fp32",
     ) -> None:  # fmt: skip
+        self._bf16 = precision == "bf16"
         self._unet, self._latents, self._schedule = unet, latents, schedule
         self._settings, self._batch, self._base_seed = settings, batch, base_seed
         self._pair_of, self._prompt_of = caption_rows(latents, settings.captions)
-        margins = latents.margin.clamp(min=0)[self._pair_of]
-        self._weights = (
-            margins / margins.mean() if settings.margin_weights else torch.ones(self.rows)
-        )
+        self._weights = torch.ones(self.rows)
+        if settings.margin_weights:
+            margins = latents.margin.clamp(min=0)[self._pair_of]
+            if not margins.any():
+                raise InputError(
+                    "experts.dpo.margin_weights: the judge prefers no pair's chosen side"
+                )
+            self._weights = margins / margins.mean()
         self._references: Tensor | None = None  # (rows, fixed draws, 2): chosen, rejected
 
     @property
@@ -156,10 +164,10 @@ class PreferenceStep:
         self, rows: Tensor, draws: Draws, references: Errors | None
     ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         settings = self._settings
-        noisy, target, timesteps, embeds = self._inputs(rows, draws)
+        inputs, target = self._inputs(rows, draws)
         if references is None:
-            references = self._reference_errors(noisy, target, timesteps, embeds)
-        policy = self._unet(noisy, timesteps, embeds).sample
+            references = self._reference_errors(inputs, target)
+        policy = self._predict(inputs)
         chosen, rejected = squared_error(policy, target).chunk(2)
         measured = preference_metrics(
             Errors(chosen.detach(), rejected.detach()), references, settings.beta
@@ -170,15 +178,27 @@ class PreferenceStep:
         losses = LOSSES[settings.loss](Errors(chosen, rejected), references, settings.beta)
         return losses + settings.sft_weight * chosen, measured
 
-    def _inputs(self, rows: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Noisy latents, target, timesteps and embeddings, (2 batch, ...), chosen rows first."""
+    def _predict(self, inputs: dict[str, object]) -> Tensor:
+        with torch.autocast(self._unet.device.type, torch.bfloat16, enabled=self._bf16):
+            return self._unet(**inputs).sample.float()
+
+    def _inputs(self, rows: Tensor, draws: Draws) -> tuple[dict[str, object], Tensor]:
+        """Arguments of the UNet and its target, (2 batch, ...), chosen rows first."""
         pairs, prompts = self._pair_of[rows], self._prompt_of[rows].clone()
         prompts[draws.dropped] = 0  # row 0 is the empty prompt
         clean = torch.cat([self._clean(side, pairs, draws) for side in ("chosen", "rejected")])
-        timesteps = draws.timesteps.repeat(2)
-        noisy, target = self._schedule.noised(clean, draws.noise.repeat(2, 1, 1, 1), timesteps)
-        embeds = self._latents.prompt_embeds[prompts.repeat(2)]
-        return tuple(x.to(self._unet.device) for x in (noisy, target, timesteps, embeds))
+        return self._noised(clean, draws, prompts)
+
+    def _noised(
+        self, clean: Tensor, draws: Draws, prompts: Tensor
+    ) -> tuple[dict[str, object], Tensor]:  # fmt: skip
+        """As ``_inputs``, from clean latents of one side or of both after each other."""
+        sides, device = len(clean) // len(prompts), self._unet.device
+        timesteps = draws.timesteps.repeat(sides)
+        noise = draws.noise.repeat(sides, 1, 1, 1)
+        noisy, target = self._schedule.noised(clean, noise, timesteps)
+        inputs = {"sample": noisy.to(device), "timestep": timesteps.to(device)}
+        return inputs | self._latents.conditions(prompts.repeat(sides), device), target.to(device)
 
     def _clean(self, side: str, pairs: Tensor, draws: Draws) -> Tensor:
         """A sample of the posterior of one side's images, (batch, c, h, w)."""
@@ -186,10 +206,9 @@ class PreferenceStep:
         return mean[pairs] + std[pairs] * draws.posterior
 
     @torch.no_grad()
-    def _reference_errors(self, noisy, target, timesteps, embeds) -> Errors:
+    def _reference_errors(self, inputs: dict[str, object], target: Tensor) -> Errors:
         with adapter_off(self._unet):
-            return Errors(*squared_error(self._unet(noisy, timesteps, embeds).sample,
-                                         target).chunk(2))  # fmt: skip
+            return Errors(*squared_error(self._predict(inputs), target).chunk(2))
 
     def _drift(self, rows: Tensor, draws: Draws) -> Tensor:
         """Retention [ours]: how far the policy's prediction is from the reference's, (batch,).
@@ -198,12 +217,10 @@ class PreferenceStep:
         """
         pairs = self._pair_of[rows]
         clean = self._clean("chosen", pairs, draws)
-        noisy, _ = self._schedule.noised(clean, draws.noise, draws.timesteps)
-        embeds = self._latents.prompt_embeds[self._latents.chosen_prompt[pairs]]
-        inputs = [x.to(self._unet.device) for x in (noisy, draws.timesteps, embeds)]
+        inputs, _ = self._noised(clean, draws, self._latents.chosen_prompt[pairs])
         with torch.no_grad(), adapter_off(self._unet):
-            reference = self._unet(*inputs).sample
-        return squared_error(self._unet(*inputs).sample, reference)
+            reference = self._predict(inputs)
+        return squared_error(self._predict(inputs), reference)
 
     def _draw(
         self, count: int, generator: torch.Generator, part: tuple[float, float] = (0.0, 1.0)

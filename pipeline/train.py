@@ -42,6 +42,8 @@ class TrainSettings:
     log_every: int
     patience: int | None = None  # logs without a lower eval/loss before stopping; None: never stop
     max_chosen_error: float | None = None  # divergence guard on WATCHED; None: no guard
+    precision: str = "fp32"  # or "bf16": of the model's arithmetic; trained weights stay fp32
+    gradient_checkpointing: bool = False  # less memory for a second forward
 
 
 @dataclass

@@ -11,7 +11,7 @@ def main() -> None:
     params = load_params()
     categories, joint = params.taxonomy.categories, params.joint
     values = params.experts.model_dump()
-    values["lora"] |= {"rank": joint.rank, "row_share": 1.0}
+    values["lora"] |= {"rank": joint.rank, "alpha": None, "row_share": 1.0}
     values["optim"] |= {"max_steps": joint.max_steps}
     train_and_save(
         params.base_model.path, params.base_model.revision,

@@ -59,8 +59,9 @@ def tiny_latents() -> LatentPairs:
         pair_ids=["a", "b", "c", "d"],
         chosen_mean=randn(4, 4, 4, 4), chosen_std=torch.full((4, 4, 4, 4), 0.05),
         rejected_mean=randn(4, 4, 4, 4) + 1.5, rejected_std=torch.full((4, 4, 4, 4), 0.05),
-        prompt_embeds=randn(9, 6, 8), chosen_prompt=torch.arange(1, 5),
-        rejected_prompt=torch.arange(5, 9), benign_prompt=torch.tensor([0, 1]),
+        prompt_embeds=randn(9, 6, 8), pooled_embeds=torch.zeros(9, 0), pixels=32,
+        chosen_prompt=torch.arange(1, 5), rejected_prompt=torch.arange(5, 9),
+        benign_prompt=torch.tensor([0, 1]),
         base_revision="tiny", margin=torch.tensor([1.0, 2.0, 3.0, 2.0]), judge_spec="{}",
     )  # fmt: skip
 

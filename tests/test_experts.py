@@ -44,6 +44,55 @@ def test_every_loss_trains(loss, tiny_unet, tiny_latents, alphas_cumprod, tmp_pa
     assert history[-1]["loss"] < history[0]["loss"]
 
 
+def test_bf16_and_checkpointing_train_the_same_fp32_weights(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path
+):
+    short, found = dataclasses.replace(SETTINGS, max_steps=6), {}
+    for name, change in (
+        ("plain", {}), ("checkpointing", {"gradient_checkpointing": True}),
+        ("bf16", {"precision": "bf16"}),
+    ):  # fmt: skip
+        lora, history = train(
+            copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path,
+            settings=dataclasses.replace(short, **change),
+        )  # fmt: skip
+        found[name] = lora, history[-1]["loss"]
+    plain, loss = found["plain"]
+    for layer, value in plain.items():
+        assert torch.allclose(found["checkpointing"][0][layer].delta, value.delta, atol=1e-5)
+        assert found["bf16"][0][layer].up.dtype == torch.float32
+    assert found["bf16"][1] == pytest.approx(loss, rel=0.1)
+    assert found["bf16"][1] != loss
+
+
+def test_fixed_draws_are_not_made_where_they_would_cost_more(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path
+):
+    short = dataclasses.replace(SETTINGS, max_steps=4)  # 16 visits of 8 rows
+    found = {}
+    for draws in (None, 1, 2):
+        found[draws], _ = train(
+            copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path, settings=short,
+            dpo=dataclasses.replace(DPO, fixed_draws=draws),
+        )  # fmt: skip
+    for layer in found[None]:
+        assert torch.equal(found[2][layer].delta, found[None][layer].delta)
+    assert any(not torch.equal(found[1][k].delta, found[None][k].delta) for k in found[1])
+
+
+def test_alpha_scales_the_delta_that_is_kept(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
+    short = dataclasses.replace(SETTINGS, max_steps=1, learning_rate=1e-3)
+    norms = []
+    for alpha in (None, 4.0, 8.0):  # rank is 4
+        lora, _ = train(
+            copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path, settings=short,
+            lora=dataclasses.replace(LORA, alpha=alpha),
+        )  # fmt: skip
+        norms.append(sum(layer.delta.norm() for layer in lora.values()).item())
+    assert norms[0] == norms[1]
+    assert norms[2] == pytest.approx(2 * norms[0], rel=0.05)
+
+
 def test_held_out_pairs_are_measured_and_not_trained_on(
     tiny_unet, tiny_latents, alphas_cumprod, tmp_path, monkeypatch
 ):

@@ -61,7 +61,8 @@ def test_prompts_are_stored_once_and_indexed(latents):
     assert latents.benign_prompt.tolist() == [0, 1, 2]
     assert latents.chosen_prompt.tolist() == [2, 2, 2]
     assert latents.rejected_prompt.tolist() == [3, 4, 4]
-    alone = encode_prompts(MODEL, None, ["", *BENIGN], 1)
+    alone, pooled = encode_prompts(MODEL, None, ["", *BENIGN], 1)
+    assert pooled.shape == latents.pooled_embeds[:3].shape == (3, 0)
     assert torch.allclose(latents.prompt_embeds[:3], alone, atol=1e-5)
 
 

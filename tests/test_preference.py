@@ -97,9 +97,7 @@ def test_fixed_draws_give_what_fresh_ones_of_the_same_noise_would(
     draws = step._fixed(rows, which)
     fresh, metrics = step._preference(rows, draws, None)  # with a reference pass
     banked = step._reference_bank()[rows, which]
-    noisy, target, timesteps, embeds = step._inputs(rows, draws)
-    with torch.no_grad():
-        errors = step._reference_errors(noisy, target, timesteps, embeds)
+    errors = step._reference_errors(*step._inputs(rows, draws))
     assert torch.allclose(banked, torch.stack([errors.chosen, errors.rejected], 1), atol=1e-5)
     assert metrics["rewards/margins"].abs().min() > 1e-4
 
@@ -111,9 +109,9 @@ def test_the_reference_sees_every_fixed_draw_once(
     attach_lora(tiny_unet, 2, TARGETS, seed=0)
     seen, reference_errors = [], step._reference_errors
 
-    def spying(noisy, *rest):
-        seen.append(len(noisy) // 2)
-        return reference_errors(noisy, *rest)
+    def spying(inputs, target):
+        seen.append(len(target) // 2)
+        return reference_errors(inputs, target)
 
     monkeypatch.setattr(step, "_reference_errors", spying)
     for seed in range(20):

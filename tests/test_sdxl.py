@@ -1,0 +1,139 @@
+"""SDXL through the same code: two text encoders, pooled embeddings, sizes."""
+
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.artifacts import TESTBED
+from pipeline.diffusion import Sampler, draw_images, encode_prompts, load_variant, model_revision
+from pipeline.experts import LoraSettings, Outputs, Recipe, WatchSettings, train_and_save
+from pipeline.latents import encode_pairs, load_latents, save_latents
+from pipeline.preference import DpoSettings
+from pipeline.records import EncodedImage, PreferencePair
+from pipeline.storage import read_json
+from pipeline.train import TrainSettings
+
+PROMPTS = ["a red star at night", "a blue star at night"]
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory):
+    """A random SDXL pipeline of a few hundred thousand weights, as a diffusers folder."""
+    from diffusers import (
+        AutoencoderKL,
+        EulerDiscreteScheduler,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+        CLIPTokenizer,
+    )
+
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(TESTBED / "sd" / "tokenizer")
+    text = {
+        "vocab_size": len(tokenizer), "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 32, "max_position_embeddings": tokenizer.model_max_length,
+        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+    }  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16),
+        layers_per_block=1, norm_num_groups=4, attention_head_dim=(2, 4),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=(1, 2),
+        cross_attention_dim=16 + 24, addition_embed_type="text_time",
+        addition_time_embed_dim=8, projection_class_embeddings_input_dim=24 + 6 * 8,
+        use_linear_projection=True,
+    )  # fmt: skip
+    pipe = StableDiffusionXLPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8, 16), norm_num_groups=4, sample_size=16,
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        ),
+        text_encoder=CLIPTextModel(CLIPTextConfig(hidden_size=16, **text)),
+        text_encoder_2=CLIPTextModelWithProjection(
+            CLIPTextConfig(hidden_size=24, projection_dim=24, **text)
+        ),
+        tokenizer=tokenizer, tokenizer_2=tokenizer, unet=unet,
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+        ),
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("sdxl")
+    pipe.save_pretrained(folder)
+    return folder
+
+
+def pair(k, size=16):
+    def picture(colour):
+        buffer = io.BytesIO()
+        Image.new("RGB", (size, size), colour).save(buffer, "PNG")
+        return EncodedImage(buffer.getvalue(), f"{colour}.png")
+
+    return PreferencePair(
+        f"p{k}", "violence", "thornburst", "train", PROMPTS[0], PROMPTS[1], picture("red"),
+        picture("blue"), {}, {}, 0.5, 1.0, "{}",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def latents(sdxl):
+    return encode_pairs(
+        [pair(k) for k in range(4)], str(sdxl), None, model_revision(str(sdxl), None), batch=2,
+        benign_prompts=["a blue star by the sea"],
+    )  # fmt: skip
+
+
+def test_prompts_are_encoded_as_the_pipeline_does(sdxl):
+    from diffusers import StableDiffusionXLPipeline
+
+    embeds, pooled = encode_prompts(str(sdxl), None, PROMPTS, batch=1)
+    pipe = StableDiffusionXLPipeline.from_pretrained(sdxl)
+    theirs, _, theirs_pooled, _ = pipe.encode_prompt(PROMPTS, do_classifier_free_guidance=False)
+    assert torch.allclose(embeds, theirs, atol=1e-5)
+    assert torch.allclose(pooled, theirs_pooled, atol=1e-5)
+    assert embeds.shape[2] == 16 + 24
+    assert pooled.shape == (2, 24)
+
+
+def test_the_unet_is_told_text_and_sizes(latents, tmp_path):
+    save_latents(tmp_path, latents)
+    given = load_latents(tmp_path).conditions(torch.tensor([1, 0]), "cpu")["added_cond_kwargs"]
+    assert torch.equal(given["text_embeds"], latents.pooled_embeds[[1, 0]])
+    assert given["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 2
+
+
+def test_an_expert_trains_and_loads_in_plain_diffusers(sdxl, latents, tmp_path):
+    from diffusers import StableDiffusionXLPipeline
+
+    recipe = Recipe(
+        LoraSettings(2, ["to_q", "to_v"], row_share=0.5, null_damping=0.1, null_prompts=2,
+                     null_timesteps=[500]),
+        DpoSettings(100.0, 0.5, "both", 0.2, retention=1.0, fixed_draws=2),
+        TrainSettings(0.05, 0, 4, 8, 0.0, 1.0, seed=0, checkpoint_every=4, log_every=4),
+        WatchSettings(1, 2),
+    )  # fmt: skip
+    out = Outputs(
+        *(tmp_path / name for name in ("lora", "metrics.json", "steps.csv", "checkpoint"))
+    )
+    train_and_save(str(sdxl), None, latents, ["violence"], recipe, out)
+    assert read_json(out.metrics)["steps"] == 8
+    assert not out.checkpoint.exists()
+
+    plain = StableDiffusionXLPipeline.from_pretrained(sdxl)
+    plain.set_progress_bar_config(disable=True)
+
+    def draw():
+        return plain(PROMPTS[0], num_inference_steps=2, height=16, width=16, output_type="np",
+                     generator=torch.Generator().manual_seed(0)).images  # fmt: skip
+
+    before = draw()
+    plain.load_lora_weights(out.lora)
+    assert abs(draw() - before).max() > 1e-3
+    pipe, _ = load_variant(str(sdxl), None, out.lora)
+    assert len(draw_images(pipe, PROMPTS, [0, 1], Sampler("ddim", 2, 3.0, 16))) == 2
