@@ -1,22 +1,26 @@
 """Training speed and memory against the published loop: ``python -m bench.train_step``.
 
-Naive is what the papers' released code does: a second UNet as the reference, and both VAE and text
-encoder run again at every step. Ours has cached latents and embeddings and one UNet whose adapter
-is switched off for the reference; "fixed draws" also computes reference errors once, before
-training, which the time includes. All sides see the same pairs, batch and random numbers, and
-their losses are compared first. Each measurement is a process of its own, the sides in turn.
+On the CPU and the testbed's model. Naive is what the papers' released code does: a second UNet as
+the reference, and both VAE and text encoder run again at every step. Ours has cached latents and
+embeddings and one UNet whose adapter is switched off for the reference; "fixed draws" also computes
+reference errors once, which the time includes. All sides see the same pairs and batches; naive and
+ours also the same random numbers, and their losses are compared first. Each measurement is a
+process of its own, the sides in turn.
 """
 
 import argparse
 import ctypes
 import gc
 import json
+import os
 import re
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks; naive is written for one device
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
@@ -29,6 +33,7 @@ from pipeline.lora import attach_lora
 from pipeline.preference import DpoSettings, NoiseSchedule, PreferenceStep
 from pipeline.train import rows_of_step
 
+MODEL = "assets/testbed/sd"
 RANK, BETA, BATCH, PAIRS, PIXELS = 8, 500.0, 12, 48, 64
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 SIDES = ("naive", "ours", "fixed draws")
@@ -48,14 +53,14 @@ def prompts(side: str) -> list[str]:
 class Naive:
     """The published step, written from METHOD §1.5."""
 
-    def __init__(self, model: str) -> None:
-        self.policy, self.reference = load_unet(model, None), load_unet(model, None)
+    def __init__(self) -> None:
+        self.policy, self.reference = load_unet(MODEL, None), load_unet(MODEL, None)
         self.parameters = attach_lora(self.policy, RANK, TARGETS, seed=0)
-        self.vae = AutoencoderKL.from_pretrained(model, subfolder="vae").requires_grad_(False)
-        self.encoder = CLIPTextModel.from_pretrained(model, subfolder="text_encoder")
+        self.vae = AutoencoderKL.from_pretrained(MODEL, subfolder="vae").requires_grad_(False)
+        self.encoder = CLIPTextModel.from_pretrained(MODEL, subfolder="text_encoder")
         self.encoder.requires_grad_(False)
-        self.tokenizer = CLIPTokenizer.from_pretrained(model, subfolder="tokenizer")
-        self.scheduler = DDPMScheduler.from_pretrained(model, subfolder="scheduler")
+        self.tokenizer = CLIPTokenizer.from_pretrained(MODEL, subfolder="tokenizer")
+        self.scheduler = DDPMScheduler.from_pretrained(MODEL, subfolder="scheduler")
         self.chosen, self.rejected = images(0), images(1)
         self.captions = prompts("mark") + prompts("cup")
 
@@ -88,22 +93,22 @@ class Naive:
 class Ours:
     """The project's step."""
 
-    def __init__(self, model: str, latents: LatentPairs, fixed_draws: int | None) -> None:
-        self.unet = load_unet(model, None)
+    def __init__(self, latents: LatentPairs, fixed_draws: int | None) -> None:
+        self.unet = load_unet(MODEL, None)
         self.parameters = attach_lora(self.unet, RANK, TARGETS, seed=0)
         settings = DpoSettings(
             beta=BETA, mu=None, captions="both", prompt_dropout=0.0, fixed_draws=fixed_draws
         )
-        schedule = NoiseSchedule(*load_alphas_cumprod(model, None))
+        schedule = NoiseSchedule(*load_alphas_cumprod(MODEL, None))
         self.step = PreferenceStep(self.unet, latents, schedule, settings, batch=BATCH)
 
     def __call__(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return self.step(rows, generator)[0]
 
 
-def cached_latents(model: str) -> LatentPairs:
+def cached_latents() -> LatentPairs:
     """What ``cache_latents``, a stage of its own, would have stored of the bench's pairs."""
-    vae = load_vae(model, None)
+    vae = load_vae(MODEL, None)
     moments = {}
     with torch.no_grad():
         for side, pixels in (("chosen", images(0)), ("rejected", images(1))):
@@ -111,7 +116,7 @@ def cached_latents(model: str) -> LatentPairs:
             scale = vae.config.scaling_factor
             moments |= {f"{side}_mean": encoded.mean * scale, f"{side}_std": encoded.std * scale}
     texts = ["", *prompts("mark"), *prompts("cup")]
-    embeds, pooled = encode_prompts(model, None, texts, 32)
+    embeds, pooled = encode_prompts(MODEL, None, texts, 32)
     return LatentPairs(
         pair_ids=[str(k) for k in range(PAIRS)], base_revision="bench",
         prompt_embeds=embeds, pooled_embeds=pooled, pixels=PIXELS,
@@ -121,29 +126,29 @@ def cached_latents(model: str) -> LatentPairs:
     )  # fmt: skip
 
 
-def build(side: str, model: str, latents: LatentPairs):
+def build(side: str, latents: LatentPairs):
     """One of SIDES."""
     if side == "naive":
-        return Naive(model)
-    return Ours(model, latents, 4 if side == "fixed draws" else None)
+        return Naive()
+    return Ours(latents, 4 if side == "fixed draws" else None)
 
 
-def losses_agree(model: str) -> float:
-    """The largest difference of naive's and our losses on one batch, after a step of training."""
-    rows, values, latents = rows_of_step(2 * PAIRS, BATCH, 0, 0), [], cached_latents(model)
+def losses_agree() -> float:
+    """The largest difference of naive's and our losses on one batch, away from the reference."""
+    rows, values, latents = rows_of_step(2 * PAIRS, BATCH, 0, 0), [], cached_latents()
     for side in SIDES[:2]:
-        trainer = build(side, model, latents)
+        trainer = build(side, latents)
         for parameter in trainer.parameters.values():
             parameter.data += 0.01  # away from the reference, where every loss is ln 2
         values.append(trainer(rows, torch.Generator().manual_seed(0)).detach())
     return (values[0] - values[1]).abs().max().item()
 
 
-def measure(side: str, model: str, steps: int) -> dict[str, float]:
+def measure(side: str, steps: int) -> dict[str, float]:
     """Pairs per second and peak memory above that of the imported libraries, in this process."""
-    latents = cached_latents(model)  # on every side, so that all have imported the same
+    latents = cached_latents()  # on every side, so that all have imported the same
     before = reset_peak_memory()
-    trainer = build(side, model, latents)
+    trainer = build(side, latents)
     optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=1e-3)
     start = time.monotonic()
     for step in range(steps):
@@ -172,22 +177,21 @@ def peak_memory() -> float:
 def main() -> None:
     """Command line entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="assets/testbed/sd")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
-        print(json.dumps(measure(args.side, args.model, args.steps)))
+        print(json.dumps(measure(args.side, args.steps)))
         return
-    difference = losses_agree(args.model)
+    difference = losses_agree()
     if difference > 1e-4:
         raise SystemExit(f"naive's and our losses differ by {difference}")
     found = {side: [] for side in SIDES}
     for _ in range(args.rounds):
         for side in SIDES:
             done = subprocess.run(
-                [sys.executable, "-m", "bench.train_step", "--model", args.model, "--side", side,
+                [sys.executable, "-m", "bench.train_step", "--side", side,
                  "--steps", str(args.steps)], check=True, capture_output=True, text=True,
             )  # fmt: skip
             found[side].append(json.loads(done.stdout.splitlines()[-1]))

@@ -5,6 +5,7 @@ and AlignGuard, where the logit is -(beta / 2) times the difference of squared e
 training script writes beta for what is beta / 2 here.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -77,6 +78,10 @@ LOSSES: dict[str, Callable[[Errors, Errors, float], Tensor]] = {
 }
 
 
+# the margin beyond which a loss no longer pushes the sides apart
+TARGET_MARGINS = {"diffusion_dpo": math.inf, "ipo": 0.5, "sft": math.inf}
+
+
 def preference_metrics(policy: Errors, reference: Errors, beta: float) -> dict[str, Tensor]:
     """What to watch of a batch under the field's names, detached values (batch,)."""
     rewards = implicit_rewards(policy, reference, beta)
@@ -84,8 +89,8 @@ def preference_metrics(policy: Errors, reference: Errors, beta: float) -> dict[s
     metrics = {
         "rewards/chosen": rewards.chosen, "rewards/rejected": rewards.rejected,
         "rewards/margins": margins, "rewards/accuracies": (margins > 0).float(),
-        "error/chosen_over_reference": policy.chosen / reference.chosen - 1,
-        "error/rejected_over_reference": policy.rejected / reference.rejected - 1,
+        "error/chosen": policy.chosen, "error/chosen_reference": reference.chosen,
+        "error/rejected": policy.rejected, "error/rejected_reference": reference.rejected,
     }  # fmt: skip
     return {name: value.detach() for name, value in metrics.items()}
 
@@ -98,7 +103,8 @@ def winner_preserving_scale(
     lambda = clamp((1 - mu) <g_w, g_w> / <g_w, g_l>, 0, 1) where <g_w, g_l> > 0, else 1
 
     with g the output-space gradients of the two errors, proportional to prediction - target. To
-    first order a step with the rejected gradient scaled by lambda does not raise the chosen error.
+    first order a step that pushes the sides apart with the rejected gradient scaled by lambda does
+    not raise the chosen error. A loss that pushes them together again must not be scaled.
 
     Args:
         chosen_residual: prediction - target on the chosen side, (batch, c, h, w).

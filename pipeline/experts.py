@@ -1,6 +1,5 @@
 """Diffusion-DPO training of a LoRA on cached pairs: one category's expert, or all jointly."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from torch import Tensor
 from pipeline.calibration import Calibration, benign_moments
 from pipeline.diffusion import load_alphas_cumprod, load_unet, model_revision
 from pipeline.errors import InputError
-from pipeline.latents import LatentPairs
+from pipeline.latents import LatentPairs, join_latents
 from pipeline.lora import (
     Lora,
     attach_lora,
@@ -24,18 +23,16 @@ from pipeline.preference import (
     DpoSettings,
     NoiseSchedule,
     PreferenceStep,
-    caption_rows,
     hold_out,
 )
 from pipeline.seeds import seed_for
 from pipeline.storage import write_csv, write_json
 from pipeline.train import TrainSettings, train
 
-log = logging.getLogger(__name__)
 SUMMARY = ("loss", "rewards/accuracies", "rewards/margins", "error/chosen_over_reference",
            "error/rejected_over_reference", "eval/loss", "eval/rewards/accuracies",
            "eval/rewards/margins")  # fmt: skip
-TRAINING_VERSION = 2  # raise it when a change of code changes training: checkpoints hash it
+TRAINING_VERSION = 3  # raise it when a change of code changes training: checkpoints hash it
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class LoraSettings:
 class WatchSettings:
     """What is measured on pairs that are held out of training, at fixed draws."""
 
-    held_out: int = 0  # pairs
+    held_out: int = 0  # pairs per category
     draws: int = 4  # fixed draws per held-out row
 
 
@@ -78,35 +75,39 @@ class Recipe:
 
 
 def train_lora(
-    unet, latents: LatentPairs, categories: Sequence[str], schedule: NoiseSchedule, recipe: Recipe,
+    unet, pairs: Mapping[str, LatentPairs], schedule: NoiseSchedule, recipe: Recipe,
     checkpoint: Path,
 ) -> tuple[Lora, list[dict[str, float]]]:  # fmt: skip
-    """Train a LoRA on cached pairs; returns it and the history of step metrics.
+    """Train a LoRA on cached pairs by category; returns it and the history of step metrics.
 
     With a null space the LoRA is trained behind its projection, which ends up inside ``down``.
-    The null space and the training see the pairs that are not held out only.
+    The null space and the training see the pairs that are not held out only; the same are held out
+    of a category whether it is trained on alone or with others.
 
     Raises InputError when there are no pairs, most prefer the wrong side, or the latents do not fit
     the UNet.
     """
-    _check_latents(unet, latents, categories)
-    identity = [TRAINING_VERSION, latents.digest(), list(categories), asdict(recipe)]
-    lora, optim = recipe.lora, recipe.optim
-    latents, held_out = hold_out(latents, recipe.watch.held_out)
+    for category, latents in pairs.items():
+        _check_latents(unet, latents, category)
+    identity = [TRAINING_VERSION, {c: p.digest() for c, p in pairs.items()}, asdict(recipe)]
+    lora, optim, dpo = recipe.lora, recipe.optim, recipe.dpo
+    split = {c: hold_out(p, recipe.watch.held_out) for c, p in pairs.items()}
     parameters = attach_lora(unet, lora.rank, lora.targets, optim.seed, lora.alpha)
     if lora.row_share < 1:
-        train_only_rows(parameters, lora.row_share, seed_for(optim.seed, *categories))
+        train_only_rows(parameters, lora.row_share, seed_for(optim.seed, *pairs))
     layers = list(extract_lora(parameters))
-    projections = _null_space(unet, layers, latents, categories, schedule, recipe)
+    kept = {category: some for category, (some, _) in split.items()}
+    projections = _null_space(unet, layers, kept, schedule, recipe)
     unet.train()
     if optim.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    dpo = _worthwhile(recipe.dpo, optim, latents)
     look = {"batch": optim.batch, "base_seed": optim.seed, "precision": optim.precision}
-    step = PreferenceStep(unet, latents, schedule, dpo, **look)
+    step = PreferenceStep(unet, join_latents(list(kept.values())), schedule, dpo, **look)
     evaluate = None
-    if len(held_out):
-        fixed = replace(dpo, fixed_draws=recipe.watch.draws, prompt_dropout=0.0)
+    if recipe.watch.held_out:
+        held_out = join_latents([some for _, some in split.values()])
+        fixed = replace(dpo, fixed_draws=recipe.watch.draws, prompt_dropout=0.0,
+                        margin_weights=False)  # fmt: skip
         evaluate = PreferenceStep(unet, held_out, schedule, fixed, **look).measure
     with inputs_through(unet, projections):
         history = train(parameters, step.rows, step, optim, checkpoint, identity, evaluate)
@@ -115,12 +116,14 @@ def train_lora(
     return project_inputs(trained, projections) if projections else trained, history
 
 
-def _check_latents(unet, latents: LatentPairs, categories: Sequence[str]) -> None:
+def _check_latents(unet, latents: LatentPairs, category: str) -> None:
     if not len(latents):
-        raise InputError("no pairs to train on; run `dvc repro build_pairs` and see its metrics")
+        raise InputError(
+            f"{category} has no pairs to train on; run `dvc repro build_pairs` and see its metrics"
+        )
     if (latents.margin < 0).float().mean() > 0.5:
         raise InputError(
-            f"the judge finds most chosen images of {', '.join(categories)} worse than the "
+            f"the judge finds most chosen images of {category} worse than the "
             "rejected ones: the preference is reversed; run `dvc repro build_pairs`"
         )
     channels, width = unet.config.in_channels, unet.config.cross_attention_dim
@@ -132,28 +135,18 @@ def _check_latents(unet, latents: LatentPairs, categories: Sequence[str]) -> Non
 
 
 def _null_space(
-    unet, layers: Sequence[str], latents: LatentPairs, categories: Sequence[str],
-    schedule: NoiseSchedule, recipe: Recipe,
+    unet, layers: Sequence[str], pairs: Mapping[str, LatentPairs], schedule: NoiseSchedule,
+    recipe: Recipe,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The projections that the recipe asks for, by layer; none without a damping."""
     lora = recipe.lora
     if lora.null_damping is None:
         return {}
     calibration = Calibration(
-        unet, {", ".join(categories): latents}, schedule.alphas_cumprod,
-        lora.null_prompts * len(categories), lora.null_timesteps, recipe.optim.seed,
-        "null space", f"experts.lora.null_prompts ({lora.null_prompts} per category)",
+        unet, pairs, schedule.alphas_cumprod, lora.null_prompts, lora.null_timesteps,
+        recipe.optim.seed, "null space", "experts.lora.null_prompts",
     )  # fmt: skip
     return null_projections(benign_moments(layers, calibration), lora.null_damping)
-
-
-def _worthwhile(dpo: DpoSettings, optim: TrainSettings, latents: LatentPairs) -> DpoSettings:
-    """The objective, without fixed draws where there are as many as visits that would use them."""
-    rows, visits = len(caption_rows(latents, dpo.captions)[0]), optim.max_steps * optim.batch
-    if dpo.fixed_draws is None or rows * dpo.fixed_draws < visits:
-        return dpo
-    log.info("fresh draws: fixed ones for %d rows cost more than %d visits save", rows, visits)
-    return replace(dpo, fixed_draws=None)
 
 
 @dataclass(frozen=True)
@@ -167,29 +160,30 @@ class Outputs:
 
 
 def train_and_save(
-    model: str, revision: str | None, latents: LatentPairs, categories: Sequence[str],
-    recipe: Recipe, out: Outputs,
+    model: str, revision: str | None, pairs: Mapping[str, LatentPairs], recipe: Recipe, out: Outputs
 ) -> None:  # fmt: skip
-    """Train a LoRA of ``model`` on cached pairs; write it, its summary and its step metrics.
+    """Train a LoRA of ``model`` on cached pairs by category; write it, a summary, step metrics.
 
     Raises InputError when the latents were made with another base model.
     """
     base_revision = model_revision(model, revision)
-    if latents.base_revision != base_revision:
-        raise InputError(
-            f"the latents of {', '.join(categories)} come from base model {latents.base_revision}, "
-            f"base_model.path is {base_revision}; run `dvc repro cache_latents`"
-        )
+    for category, latents in pairs.items():
+        if latents.base_revision != base_revision:
+            raise InputError(
+                f"the latents of {category} come from base model {latents.base_revision}, "
+                f"base_model.path is {base_revision}; run `dvc repro cache_latents`"
+            )
+    schedule = NoiseSchedule(*load_alphas_cumprod(model, revision))
     trained, history = train_lora(
-        load_unet(model, revision), latents, categories,
-        NoiseSchedule(*load_alphas_cumprod(model, revision)), recipe, out.checkpoint,
-    )  # fmt: skip
+        load_unet(model, revision), pairs, schedule, recipe, out.checkpoint
+    )
     last = history[-1]
-    summary = {"pairs": len(latents) - recipe.watch.held_out,
-               "held_out": recipe.watch.held_out, "steps": last["step"]}  # fmt: skip
+    held_out = recipe.watch.held_out * len(pairs)
+    summary = {"pairs": sum(map(len, pairs.values())) - held_out, "held_out": held_out,
+               "steps": last["step"]}  # fmt: skip
     summary |= {name: round(last[name], 5) for name in SUMMARY if name in last}
     save_lora(out.lora, trained, {
-        "categories": list(categories), "base_model": model, "base_revision": base_revision,
+        "categories": list(pairs), "base_model": model, "base_revision": base_revision,
         "recipe": asdict(recipe), "metrics": summary,
     })  # fmt: skip
     write_csv(out.steps, history)

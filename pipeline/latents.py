@@ -105,7 +105,7 @@ def encode_pairs(
     """Encode both images and both prompts of every pair with the model's own encoders.
 
     The empty prompt, which guidance uses, joins ``benign_prompts``. Raises InputError when the
-    pairs do not all come from one named judge, or their images differ in size.
+    pairs do not all come from one named judge, or their images are not square and of one size.
     """
     import torch
 
@@ -115,35 +115,50 @@ def encode_pairs(
             f"pairs of {len(specs)} judge specs, or of none: nobody could say what they prefer; "
             "run `dvc repro build_pairs`"
         )
-    vae = load_vae(model, revision)
-    moments = {side: [] for side in ("chosen", "rejected")}
-    with progress_bar(2 * len(pairs), "encode", "image") as progress, torch.no_grad():
-        for side, parts in moments.items():
-            images = [getattr(p, f"image_{side}") for p in pairs]
-            for start in range(0, len(images), batch):
-                pixels = _to_pixels(images[start : start + batch])
-                posterior = vae.encode(pixels).latent_dist
-                parts.append((posterior.mean, posterior.std))
-                progress.update(len(pixels))
-    scale = vae.config.scaling_factor
-    stacked = {
-        f"{side}_{name}": torch.cat([part[k] for part in parts]) * scale
-        for side, parts in moments.items()
-        for k, name in enumerate(("mean", "std"))
-    }
+    sides = {s for p in pairs for i in (p.image_chosen, p.image_rejected)
+             for s in decode_image(i).size}  # fmt: skip
+    if len(sides) > 1:
+        raise InputError(
+            f"images of one category must be square and of one size, their sides are "
+            f"{sorted(sides)}; draw them with one images.size"
+        )
     prompts = [t for p in pairs for t in (p.prompt_chosen, p.prompt_rejected)]
     texts = list(dict.fromkeys(["", *benign_prompts, *prompts]))
     row = {text: k for k, text in enumerate(texts)}
     prompt_embeds, pooled_embeds = encode_prompts(model, revision, texts, batch)
     return LatentPairs(
         pair_ids=[p.pair_id for p in pairs], base_revision=base_revision,
-        judge_spec=specs.pop(), margin=torch.tensor([p.margin for p in pairs]),
+        judge_spec=specs.pop(), pixels=sides.pop(), margin=torch.tensor([p.margin for p in pairs]),
         prompt_embeds=prompt_embeds, pooled_embeds=pooled_embeds,
-        pixels=decode_image(pairs[0].image_chosen).width,
         chosen_prompt=torch.tensor([row[p.prompt_chosen] for p in pairs]),
         rejected_prompt=torch.tensor([row[p.prompt_rejected] for p in pairs]),
-        benign_prompt=torch.tensor([row[t] for t in ("", *benign_prompts)]), **stacked,
+        benign_prompt=torch.tensor([row[t] for t in ("", *benign_prompts)]),
+        **_encode_images(pairs, model, revision, batch),
     )  # fmt: skip
+
+
+def _encode_images(
+    pairs: Sequence[PreferencePair], model: str, revision: str | None, batch: int
+) -> dict[str, "Tensor"]:
+    """The posteriors of both sides by field name, on the CPU."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vae = load_vae(model, revision).to(device)
+    moments = {side: [] for side in ("chosen", "rejected")}
+    with progress_bar(2 * len(pairs), "encode", "image") as progress, torch.no_grad():
+        for side, parts in moments.items():
+            images = [getattr(p, f"image_{side}") for p in pairs]
+            for start in range(0, len(images), batch):
+                pixels = _to_pixels(images[start : start + batch]).to(device)
+                posterior = vae.encode(pixels).latent_dist
+                parts.append((posterior.mean.cpu(), posterior.std.cpu()))
+                progress.update(len(pixels))
+    return {
+        f"{side}_{name}": torch.cat([part[k] for part in parts]) * vae.config.scaling_factor
+        for side, parts in moments.items()
+        for k, name in enumerate(("mean", "std"))
+    }
 
 
 def read_benign_prompts(path: Path) -> list[str]:
@@ -166,16 +181,11 @@ def read_benign_prompts(path: Path) -> list[str]:
 
 
 def _to_pixels(images: Sequence[EncodedImage]) -> "Tensor":
-    """Images as (batch, 3, h, w) floats in [-1, 1]; InputError when sizes differ."""
+    """Images of one size as (batch, 3, h, w) floats in [-1, 1]."""
     import torch
 
-    arrays = [np.asarray(decode_image(i)) for i in images]
-    if len({a.shape for a in arrays}) > 1:
-        raise InputError(
-            f"images of one category differ in size: {sorted({a.shape for a in arrays})}; "
-            "draw them with one images.size"
-        )
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    arrays = np.stack([np.asarray(decode_image(i)) for i in images])
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def save_latents(folder: Path, latents: LatentPairs) -> None:

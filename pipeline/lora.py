@@ -97,7 +97,12 @@ def inputs_through(unet: "UNet2DConditionModel", maps: Mapping[str, "Tensor"]) -
 
     ``maps`` holds (d_in, d_in) by layer name.
     """
+    import torch
     from torch.nn.functional import linear
+
+    def exact(down: "Tensor", matrix: "Tensor") -> "Tensor":
+        with torch.autocast(down.device.type, enabled=False):  # what is projected out must cancel
+            return map_inputs(down, matrix)
 
     handles = []
     for name, module in unet.named_modules():
@@ -106,7 +111,7 @@ def inputs_through(unet: "UNet2DConditionModel", maps: Mapping[str, "Tensor"]) -
             # A is thin: mapping it costs less than mapping the input
             matrix = maps[layer].to(unet.device)
             handles.append(module.register_forward_hook(
-                lambda down, i, _, matrix=matrix: linear(i[0], map_inputs(down.weight, matrix))
+                lambda down, i, _, matrix=matrix: linear(i[0], exact(down.weight, matrix))
             ))  # fmt: skip
     try:
         yield

@@ -11,6 +11,7 @@ from pipeline.errors import InputError
 from pipeline.taxonomy import Slug
 
 Count = Annotated[int, Field(ge=1)]
+Draws = Annotated[int, Field(ge=1, le=100)]  # each has a part of the timesteps to itself
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 MergeMethod = Literal["co_merge", "average", "task_arithmetic"]
@@ -122,7 +123,7 @@ class Dpo(Section):
     margin_weights: bool  # weigh a pair by how much the judge prefers its chosen side
     sft_weight: Annotated[float, Field(ge=0)]  # weight of the chosen side's own error
     retention: Annotated[float, Field(ge=0)]  # weight of staying like base on safe prompts
-    fixed_draws: Count | None  # random draws per row, reference errors computed once; null: fresh
+    fixed_draws: Draws | None  # random draws per row, reference errors computed once; null: fresh
 
 
 class Optim(Section):
@@ -151,8 +152,8 @@ class Optim(Section):
 class Watch(Section):
     """What is measured while training; fields as in ``pipeline.experts.WatchSettings``."""
 
-    held_out: Annotated[int, Field(ge=0)]  # pairs that are not trained on
-    draws: Count  # fixed random draws for each of them
+    held_out: Annotated[int, Field(ge=0)]  # pairs per category that are not trained on
+    draws: Draws  # fixed random draws for each of them
 
 
 class Experts(Section):
@@ -171,9 +172,13 @@ class Experts(Section):
 
 
 class Joint(Section):
-    """The all-in-one baseline: the experts' settings, size and length of its own, and all rows."""
+    """The all-in-one baseline: the experts' settings but for these, and all rows.
+
+    An alpha of the experts grows with the rank.
+    """
 
     rank: Count
+    fixed_draws: Draws | None
     max_steps: Count
 
 

@@ -3,7 +3,7 @@
 Both sides of a pair share posterior draw, noise, timestep and caption; policy and reference see the
 same batch, chosen rows first, in one forward each. The reference is the same UNet with its adapter
 off. With ``fixed_draws`` a row's random draws come from a small fixed set, so that the reference
-sees each of them once, before training, and never again.
+sees each of them once, when training starts, and not at every visit.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.dpo import (
     LOSSES,
+    TARGET_MARGINS,
     Errors,
     preference_metrics,
     scale_gradient,
@@ -25,6 +26,7 @@ from pipeline.latents import LatentPairs
 from pipeline.lora import adapter_off
 from pipeline.progress import progress_bar
 from pipeline.seeds import content_id, seed_for
+from pipeline.train import over_reference
 
 CAPTIONS = {"unsafe": ("rejected",), "safe": ("chosen",), "both": ("rejected", "chosen")}
 
@@ -158,7 +160,8 @@ class PreferenceStep:
             losses, metrics = self._preference(rows, self._fixed(rows, which), references)
             for name, value in ({"loss": losses} | metrics).items():
                 totals[name] = totals.get(name, 0.0) + value.double().sum().item()
-        return {name: total / len(everything) for name, total in totals.items()}
+        means = {name: total / len(everything) for name, total in totals.items()}
+        return means | over_reference(means)
 
     def _preference(
         self, rows: Tensor, draws: Draws, references: Errors | None
@@ -173,8 +176,9 @@ class PreferenceStep:
             Errors(chosen.detach(), rejected.detach()), references, settings.beta
         )
         if settings.mu is not None:
-            residuals = (policy - target).chunk(2)
-            rejected = scale_gradient(rejected, winner_preserving_scale(*residuals, settings.mu))
+            scale = winner_preserving_scale(*(policy - target).chunk(2), settings.mu)
+            apart = measured["rewards/margins"] < TARGET_MARGINS[settings.loss]
+            rejected = scale_gradient(rejected, scale.where(apart, scale.new_ones(())))
         losses = LOSSES[settings.loss](Errors(chosen, rejected), references, settings.beta)
         return losses + settings.sft_weight * chosen, measured
 
@@ -235,11 +239,16 @@ class PreferenceStep:
         )  # fmt: skip
 
     def _fixed(self, rows: Tensor, which: Tensor) -> Draws:
-        """The fixed draws ``which`` of rows; the k-th of n has a timestep in the k-th n-th."""
+        """The fixed draws ``which`` of rows; the k-th of n has a timestep in the k-th n-th.
+
+        They follow from a pair's id: other pairs, such as held-out ones, have other noise.
+        """
         count = self._settings.fixed_draws
         parts = []
         for row, k in zip(rows.tolist(), which.tolist(), strict=True):
-            generator = torch.Generator().manual_seed(seed_for(self._base_seed, "draw", row, k))
+            caption, pair = divmod(row, len(self._latents))
+            identity = self._latents.pair_ids[pair], caption, k
+            generator = torch.Generator().manual_seed(seed_for(self._base_seed, "draw", *identity))
             parts.append(self._draw(1, generator, (k / count, (k + 1) / count)))
         return Draws(*(torch.cat(column) for column in zip(*parts, strict=True)))
 

@@ -22,7 +22,7 @@ from pipeline.seeds import content_id, seed_for
 from pipeline.storage import atomic_path
 
 log = logging.getLogger(__name__)
-WATCHED = "error/chosen_over_reference"  # the metric of the divergence guard
+WATCHED = "error/chosen_over_reference"  # what the divergence guard looks at
 # (rows of the batch, generator of the step) -> losses (batch,), metrics by name (batch,)
 TrainingStep = Callable[[Tensor, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 
@@ -54,11 +54,11 @@ class TrainState:
     history: list[dict[str, float]] = field(default_factory=list)  # one entry per log_every steps
 
     def out_of_patience(self, patience: int | None) -> bool:
-        """Whether the last ``patience`` logs all have a higher eval/loss than one before them."""
+        """Whether none of the last ``patience`` logs has a lower eval/loss than all before them."""
         losses = [entry["eval/loss"] for entry in self.history if "eval/loss" in entry]
         if patience is None or len(losses) <= patience:
             return False
-        return min(losses[-patience:]) > min(losses[:-patience])
+        return min(losses[-patience:]) >= min(losses[:-patience])
 
 
 def train(
@@ -77,7 +77,9 @@ def train(
 
     Raises:
         FloatingPointError: a loss is not finite, with the step and rows; or the mean chosen error
-            exceeds the reference's by more than ``max_chosen_error`` of it, with advice.
+            of a log exceeds the reference's by more than ``max_chosen_error`` of it, with advice.
+
+    A run out of patience ends with the weights of its last step, not of its best.
     """
     run_id = content_id(identity, asdict(settings), {n: list(p.shape) for n, p in
                                                      parameters.items()})  # fmt: skip
@@ -111,8 +113,11 @@ def train(
         progress.update(settings.batch)
         if state.step % settings.log_every == 0 or state.step == settings.max_steps:
             means = {k: math.fsum(r[k] for r in recent) / len(recent) for k in recent[0]}
+            means |= over_reference(means)
             _check_divergence(means, state.step, settings.max_chosen_error)
             measured = {f"eval/{k}": v for k, v in evaluate().items()} if evaluate else {}
+            if not all(map(math.isfinite, measured.values())):
+                raise FloatingPointError(f"held-out measures are not finite at step {state.step}")
             state.history.append({"step": state.step} | means | measured)
             progress.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
             recent = []
@@ -123,6 +128,12 @@ def train(
         log.info("stopped at step %d: eval/loss has not fallen for %d logs", state.step,
                  settings.patience)  # fmt: skip
     return state.history
+
+
+def over_reference(means: Mapping[str, float]) -> dict[str, float]:
+    """For mean errors ``x`` and ``x_reference``: by how much of the latter the first exceeds it."""
+    pairs = {k: f"{k}_reference" for k in means if f"{k}_reference" in means}
+    return {f"{k}_over_reference": means[k] / means[r] - 1 for k, r in pairs.items()}
 
 
 def _check_divergence(means: Mapping[str, float], step: int, bound: float | None) -> None:

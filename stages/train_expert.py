@@ -11,7 +11,7 @@ def main(category: str) -> None:
     params = load_params()
     train_and_save(
         params.base_model.path, params.base_model.revision,
-        load_latents(artifacts.latents(category)), [category],
+        {category: load_latents(artifacts.latents(category))},
         Recipe.of(params.experts.model_dump(), params.seed),
         Outputs(
             artifacts.expert(category), artifacts.expert_metrics(category),

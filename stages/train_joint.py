@@ -3,19 +3,22 @@
 from pipeline import artifacts
 from pipeline.cli import run_stage
 from pipeline.experts import Outputs, Recipe, train_and_save
-from pipeline.latents import join_latents, load_latents
+from pipeline.latents import load_latents
 from pipeline.params import load_params
 
 
 def main() -> None:
     params = load_params()
-    categories, joint = params.taxonomy.categories, params.joint
-    values = params.experts.model_dump()
-    values["lora"] |= {"rank": joint.rank, "alpha": None, "row_share": 1.0}
+    joint, values = params.joint, params.experts.model_dump()
+    alpha, rank = values["lora"]["alpha"], values["lora"]["rank"]
+    values["lora"] |= {
+        "rank": joint.rank, "alpha": alpha and alpha * joint.rank / rank, "row_share": 1.0
+    }  # fmt: skip
+    values["dpo"] |= {"fixed_draws": joint.fixed_draws}
     values["optim"] |= {"max_steps": joint.max_steps}
     train_and_save(
         params.base_model.path, params.base_model.revision,
-        join_latents([load_latents(artifacts.latents(c)) for c in categories]), categories,
+        {c: load_latents(artifacts.latents(c)) for c in params.taxonomy.categories},
         Recipe.of(values, params.seed),
         Outputs(
             artifacts.JOINT, artifacts.JOINT_METRICS, artifacts.JOINT_STEPS,

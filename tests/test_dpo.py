@@ -29,7 +29,8 @@ def test_loss_by_hand():
     assert metrics["rewards/rejected"].item() == pytest.approx(-0.1, rel=1e-5)
     assert metrics["rewards/margins"].item() == pytest.approx(0.2, rel=1e-5)
     assert metrics["rewards/accuracies"].item() == 1.0
-    assert metrics["error/chosen_over_reference"].item() == pytest.approx(-0.0625, rel=1e-4)
+    assert metrics["error/chosen"].item() == pytest.approx(0.30)
+    assert metrics["error/chosen_reference"].item() == pytest.approx(0.32)
 
 
 def test_policy_equal_to_reference_gives_log_two():

@@ -8,7 +8,7 @@ import torch
 from pipeline.dpo import LOSSES, squared_error
 from pipeline.errors import InputError
 from pipeline.experts import LoraSettings, Recipe, WatchSettings, train_lora
-from pipeline.preference import DpoSettings, NoiseSchedule, hold_out
+from pipeline.preference import DpoSettings, NoiseSchedule, PreferenceStep, hold_out
 from pipeline.train import TrainSettings
 
 LORA = LoraSettings(rank=4, targets=["to_q", "to_k", "to_v", "to_out.0"])
@@ -25,7 +25,7 @@ def train(
     watch=NOT_WATCHED,
 ):  # fmt: skip
     return train_lora(
-        unet, latents, [category], NoiseSchedule(alphas, "epsilon"),
+        unet, {category: latents}, NoiseSchedule(alphas, "epsilon"),
         Recipe(lora, dpo, settings, watch),
         tmp_path / str(uuid.uuid4()),  # never the checkpoint of an earlier run
     )  # fmt: skip
@@ -52,63 +52,73 @@ def test_bf16_and_checkpointing_train_the_same_fp32_weights(
         ("plain", {}), ("checkpointing", {"gradient_checkpointing": True}),
         ("bf16", {"precision": "bf16"}),
     ):  # fmt: skip
+        unet = copy.deepcopy(tiny_unet)
         lora, history = train(
-            copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path,
+            unet, tiny_latents, alphas_cumprod, tmp_path,
             settings=dataclasses.replace(short, **change),
         )  # fmt: skip
         found[name] = lora, history[-1]["loss"]
+        assert unet.is_gradient_checkpointing == (name == "checkpointing")
     plain, loss = found["plain"]
     for layer, value in plain.items():
         assert torch.allclose(found["checkpointing"][0][layer].delta, value.delta, atol=1e-5)
-        assert found["bf16"][0][layer].up.dtype == torch.float32
+        trained = found["bf16"][0][layer].up
+        assert not torch.equal(trained, trained.bfloat16().float())  # kept in fp32
     assert found["bf16"][1] == pytest.approx(loss, rel=0.1)
     assert found["bf16"][1] != loss
 
 
-def test_fixed_draws_are_not_made_where_they_would_cost_more(
+def test_what_is_kept_acts_as_what_was_trained_whatever_alpha(
     tiny_unet, tiny_latents, alphas_cumprod, tmp_path
 ):
-    short = dataclasses.replace(SETTINGS, max_steps=4)  # 16 visits of 8 rows
-    found = {}
-    for draws in (None, 1, 2):
-        found[draws], _ = train(
-            copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path, settings=short,
-            dpo=dataclasses.replace(DPO, fixed_draws=draws),
-        )  # fmt: skip
-    for layer in found[None]:
-        assert torch.equal(found[2][layer].delta, found[None][layer].delta)
-    assert any(not torch.equal(found[1][k].delta, found[None][k].delta) for k in found[1])
-
-
-def test_alpha_scales_the_delta_that_is_kept(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
-    short = dataclasses.replace(SETTINGS, max_steps=1, learning_rate=1e-3)
-    norms = []
-    for alpha in (None, 4.0, 8.0):  # rank is 4
-        lora, _ = train(
-            copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path, settings=short,
-            lora=dataclasses.replace(LORA, alpha=alpha),
-        )  # fmt: skip
-        norms.append(sum(layer.delta.norm() for layer in lora.values()).item())
-    assert norms[0] == norms[1]
-    assert norms[2] == pytest.approx(2 * norms[0], rel=0.05)
+    short = dataclasses.replace(SETTINGS, max_steps=3)
+    lora, _ = train(tiny_unet, tiny_latents, alphas_cumprod, tmp_path, settings=short,
+                    lora=dataclasses.replace(LORA, alpha=12.0))  # fmt: skip
+    layers = {n: m for n, m in tiny_unet.named_modules() if n in lora}
+    for name, layer in layers.items():
+        x = torch.randn(3, layer.base_layer.in_features)
+        added = layer(x) - layer.base_layer(x)
+        assert torch.allclose(added, x @ lora[name].delta.T, atol=1e-5), name
 
 
 def test_held_out_pairs_are_measured_and_not_trained_on(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path
+):
+    _, held_out = hold_out(tiny_latents, 1)
+    k = tiny_latents.pair_ids.index(held_out.pair_ids[0])
+    poisoned = tiny_latents.rejected_mean.clone()
+    poisoned[k] = 1e4  # training on it would show
+    found = []
+    for latents in (tiny_latents, dataclasses.replace(tiny_latents, rejected_mean=poisoned)):
+        found.append(train(copy.deepcopy(tiny_unet), latents, alphas_cumprod, tmp_path,
+                           watch=WatchSettings(1, 8)))  # fmt: skip
+    (clean, history), (other, other_history) = found
+    assert all(torch.equal(clean[n].delta, other[n].delta) for n in clean)
+    assert history[-1]["loss"] == other_history[-1]["loss"]
+    assert history[-1]["eval/error/rejected"] != other_history[-1]["eval/error/rejected"]
+    assert {"eval/loss", "eval/rewards/accuracies"} <= history[0].keys() == history[-1].keys()
+
+
+def test_joint_training_holds_out_what_the_experts_do(
     tiny_unet, tiny_latents, alphas_cumprod, tmp_path, monkeypatch
 ):
-    seen = set()
+    other = dataclasses.replace(tiny_latents, pair_ids=["e", "f", "g", "h"])
+    steps = []
 
-    def spying(latents, pairs):
-        kept, held_out = hold_out(latents, pairs)
-        seen.update(kept.pair_ids)
-        return kept, held_out
+    class Spy(PreferenceStep):
+        def __init__(self, unet, latents, *rest, **settings):
+            steps.append(latents.pair_ids)
+            super().__init__(unet, latents, *rest, **settings)
 
-    monkeypatch.setattr("pipeline.experts.hold_out", spying)
-    _, history = train(tiny_unet, tiny_latents, alphas_cumprod, tmp_path, watch=WatchSettings(1, 8))
-    assert len(seen) == 3
-    assert history[0].keys() == history[-1].keys()
-    assert {"eval/loss", "eval/rewards/accuracies"} <= history[0].keys()
-    assert history[-1]["eval/rewards/margins"] != history[0]["eval/rewards/margins"]
+    monkeypatch.setattr("pipeline.experts.PreferenceStep", Spy)
+    train_lora(
+        tiny_unet, {"hate": tiny_latents, "violence": other}, NoiseSchedule(alphas_cumprod,
+        "epsilon"), Recipe(LORA, DPO, dataclasses.replace(SETTINGS, max_steps=2),
+        WatchSettings(1, 2)), tmp_path / "c",
+    )  # fmt: skip
+    held_out = [hold_out(p, 1)[1].pair_ids[0] for p in (tiny_latents, other)]
+    assert steps[1] == held_out
+    assert sorted(steps[0] + held_out) == list("abcdefgh")
 
 
 def test_training_is_deterministic(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
@@ -144,7 +154,7 @@ def test_a_reversed_preference_is_refused(tiny_unet, tiny_latents, alphas_cumpro
 
 
 def test_no_pairs_is_an_error(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
-    with pytest.raises(InputError, match="no pairs to train on"):
+    with pytest.raises(InputError, match="hate has no pairs to train on"):
         train(tiny_unet, dataclasses.replace(tiny_latents, pair_ids=[]), alphas_cumprod, tmp_path)
 
 
@@ -186,7 +196,7 @@ def test_a_killed_run_behind_a_null_space_resumes_to_the_same_bits(
 
     def run(checkpoint):
         return train_lora(
-            copy.deepcopy(tiny_unet), tiny_latents, ["hate"],
+            copy.deepcopy(tiny_unet), {"hate": tiny_latents},
             NoiseSchedule(alphas_cumprod, "epsilon"),
             Recipe(lora, dataclasses.replace(DPO, fixed_draws=2), settings, WatchSettings(1, 2)),
             tmp_path / checkpoint,

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
 
 from pipeline import artifacts
@@ -55,6 +56,7 @@ def digest(folder):
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA kernels may differ in the last bit")
 def test_training_killed_with_sigkill_ends_in_the_same_bytes(project):
     checkpoint = project / artifacts.checkpoint("violence")
     process = start(project)

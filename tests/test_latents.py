@@ -108,10 +108,13 @@ def test_categories_that_do_not_fit_are_refused(latents):
         join_latents([latents, small])
 
 
-def test_images_of_different_sizes_are_refused():
-    odd = dataclasses.replace(pair(0), image_chosen=png("red", 32))
-    with pytest.raises(InputError, match="differ in size"):
-        encode_pairs([odd, pair(1)], MODEL, None, "rev", batch=2, benign_prompts=BENIGN)
+@pytest.mark.parametrize("side", ["image_chosen", "image_rejected"])
+def test_images_of_different_sizes_are_refused_wherever_they_are(side):
+    odd = dataclasses.replace(pair(3), **{side: png("red", 32)})
+    with pytest.raises(InputError, match=r"their sides are \[32, 64\]"):
+        encode_pairs(
+            [*(pair(k) for k in range(3)), odd], MODEL, None, "rev", batch=1, benign_prompts=BENIGN
+        )
 
 
 def test_pairs_without_a_judge_or_of_two_are_refused():

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -87,19 +88,53 @@ def test_retention_adds_the_drift_on_safe_prompts_and_nothing_else(
     assert torch.allclose(losses[10.0], losses[0.0] + 10 * drifts, atol=1e-4)
 
 
-def test_fixed_draws_give_what_fresh_ones_of_the_same_noise_would(
-    tiny_unet, tiny_latents, alphas_cumprod
-):
+def test_fixed_draws_give_the_losses_of_a_reference_pass(tiny_unet, tiny_latents, alphas_cumprod):
     step = PreferenceStep(
         moved_away(tiny_unet), tiny_latents, NoiseSchedule(alphas_cumprod, "epsilon"), FIXED
     )
-    rows, which = torch.tensor([0, 3, 6, 6]), torch.tensor([2, 0, 4, 1])
-    draws = step._fixed(rows, which)
-    fresh, metrics = step._preference(rows, draws, None)  # with a reference pass
-    banked = step._reference_bank()[rows, which]
-    errors = step._reference_errors(*step._inputs(rows, draws))
-    assert torch.allclose(banked, torch.stack([errors.chosen, errors.rejected], 1), atol=1e-5)
+    rows = torch.tensor([0, 3, 6, 6])
+    losses, metrics = step(rows, torch.Generator().manual_seed(4))
+    which = torch.randint(5, (4,), generator=torch.Generator().manual_seed(4))
+    passed, _ = step._preference(rows, step._fixed(rows, which), None)
+    assert torch.allclose(losses, passed, atol=1e-5)
     assert metrics["rewards/margins"].abs().min() > 1e-4
+
+
+def test_fixed_draws_follow_from_the_pair(tiny_unet, tiny_latents, alphas_cumprod):
+    schedule = NoiseSchedule(alphas_cumprod, "epsilon")
+
+    def noise(latents, row):
+        step = PreferenceStep(tiny_unet, latents, schedule, FIXED)
+        return step._fixed(torch.tensor([row]), torch.tensor([0])).noise
+
+    last = tiny_latents.select([3])  # as a held-out pair, or after others were added
+    assert torch.equal(noise(last, 0), noise(tiny_latents, 3))
+    assert torch.equal(noise(last, 1), noise(tiny_latents, 7))  # under its other caption
+    assert not torch.equal(noise(last, 0), noise(tiny_latents, 0))
+    assert not torch.equal(noise(last, 0), noise(last, 1))
+
+
+def test_the_safeguard_leaves_pairs_alone_that_ipo_pulls_together(
+    tiny_unet, tiny_latents, alphas_cumprod
+):
+    moved_away(tiny_unet)
+    rows = torch.arange(8)
+    gradients = {}
+    for mu in (None, 1.0):  # 1.0 stops the rejected side's gradient wherever it may
+        dpo = dataclasses.replace(DPO, loss="ipo", beta=5000.0, mu=mu)
+        step = PreferenceStep(
+            tiny_unet, tiny_latents, NoiseSchedule(alphas_cumprod, "epsilon"), dpo
+        )
+        losses, metrics = step(rows, torch.Generator().manual_seed(0))
+        beyond = metrics["rewards/margins"] > 0.5
+        assert 0 < beyond.sum() < 8
+        parameter = next(p for n, p in tiny_unet.named_parameters() if "lora_B" in n)
+        gradients[mu] = [
+            torch.autograd.grad(loss, parameter, retain_graph=True)[0] for loss in losses
+        ]
+    same = [torch.allclose(a, b) for a, b in zip(*gradients.values(), strict=True)]
+    assert [s for s, far in zip(same, beyond, strict=True) if far] == [True] * beyond.sum()
+    assert not all(same)
 
 
 def test_the_reference_sees_every_fixed_draw_once(
@@ -163,7 +198,10 @@ def test_margin_weights_are_one_on_average_and_follow_the_judge(
     dpo = dataclasses.replace(DPO, margin_weights=True)
     step = PreferenceStep(tiny_unet, tiny_latents, NoiseSchedule(alphas_cumprod, "epsilon"), dpo)
     losses, _ = step(torch.arange(8), torch.Generator().manual_seed(0))  # ln 2 times the weight
-    assert (losses / losses.mean()).tolist() == pytest.approx([0.5, 1.0, 1.5, 1.0] * 2, abs=1e-4)
+    assert (losses / math.log(2)).tolist() == pytest.approx([0.5, 1.0, 1.5, 1.0] * 2, abs=1e-4)
+    nothing = dataclasses.replace(tiny_latents, margin=torch.zeros(4))
+    with pytest.raises(InputError, match="margin_weights: the judge prefers no pair"):
+        PreferenceStep(tiny_unet, nothing, NoiseSchedule(alphas_cumprod, "epsilon"), dpo)
 
 
 def test_the_sft_term_is_the_chosen_error(tiny_unet, tiny_latents, alphas_cumprod):

@@ -121,7 +121,7 @@ def test_an_expert_trains_and_loads_in_plain_diffusers(sdxl, latents, tmp_path):
     out = Outputs(
         *(tmp_path / name for name in ("lora", "metrics.json", "steps.csv", "checkpoint"))
     )
-    train_and_save(str(sdxl), None, latents, ["violence"], recipe, out)
+    train_and_save(str(sdxl), None, {"violence": latents}, recipe, out)
     assert read_json(out.metrics)["steps"] == 8
     assert not out.checkpoint.exists()
 

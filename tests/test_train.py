@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -106,7 +107,11 @@ def test_a_diverging_run_is_stopped_with_advice(tmp_path):
     weight = torch.nn.Parameter(torch.zeros(1))
 
     def step(rows, generator):
-        return weight * rows, {"error/chosen_over_reference": torch.full((len(rows),), 0.4)}
+        return weight * rows, {
+            "error/chosen": torch.full((len(rows),), 1.4),
+            # one row with next to no error must not decide: 1.4 / 1.0, not the mean of ratios
+            "error/chosen_reference": torch.tensor([0.001, 1.333, 1.333, 1.333]),
+        }
 
     allowed = dataclasses.replace(SETTINGS, max_chosen_error=0.5)
     assert train({"w": weight}, 10, step, allowed, tmp_path / "c", "x")[-1]["step"] == 12
@@ -115,16 +120,22 @@ def test_a_diverging_run_is_stopped_with_advice(tmp_path):
         train({"w": weight}, 10, step, guarded, tmp_path / "d", "x")
 
 
+def test_held_out_measures_that_are_not_finite_stop_the_run(tmp_path):
+    weight, step = problem()
+    with pytest.raises(FloatingPointError, match="held-out measures are not finite at step 2"):
+        train({"w": weight}, 10, step, SETTINGS, tmp_path / "c", "x", lambda: {"loss": math.nan})
+
+
 def test_it_stops_when_the_held_out_loss_has_not_fallen_and_stays_stopped(tmp_path):
     weight, step = problem()
-    losses = iter([5.0, 4.0, 4.5, 4.2, 1.0])
+    losses = iter([5.0, 4.0, 4.5, 4.0, 1.0])
     patient = dataclasses.replace(SETTINGS, patience=2, max_steps=20)
 
     def evaluate():
         return {"loss": next(losses)}
 
     history = train({"w": weight}, 10, step, patient, tmp_path / "c", "x", evaluate)
-    assert [h["eval/loss"] for h in history] == [5.0, 4.0, 4.5, 4.2]
+    assert [h["eval/loss"] for h in history] == [5.0, 4.0, 4.5, 4.0]
     assert history[-1]["step"] == 8
     assert train({"w": weight}, 10, step, patient, tmp_path / "c", "x", evaluate) == history
 
