@@ -7,10 +7,19 @@ import torch
 from PIL import Image
 
 from pipeline.artifacts import TESTBED
-from pipeline.diffusion import Sampler, draw_images, encode_prompts, load_variant, model_revision
+from pipeline.diffusion import (
+    Sampler,
+    draw_images,
+    encode_prompts,
+    load_alphas_cumprod,
+    load_unet,
+    load_variant,
+    model_revision,
+)
 from pipeline.experts import LoraSettings, Outputs, Recipe, WatchSettings, train_and_save
 from pipeline.latents import encode_pairs, load_latents, save_latents
-from pipeline.preference import DpoSettings
+from pipeline.lora import attach_lora
+from pipeline.preference import DpoSettings, NoiseSchedule, PreferenceStep
 from pipeline.records import EncodedImage, PreferencePair
 from pipeline.storage import read_json
 from pipeline.train import TrainSettings
@@ -106,6 +115,27 @@ def test_the_unet_is_told_text_and_sizes(latents, tmp_path):
     given = load_latents(tmp_path).conditions(torch.tensor([1, 0]), "cpu")["added_cond_kwargs"]
     assert torch.equal(given["text_embeds"], latents.pooled_embeds[[1, 0]])
     assert given["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 2
+
+
+def test_pooled_embeddings_follow_their_prompts_through_the_step(sdxl, latents):
+    unet = load_unet(str(sdxl), None)
+    attach_lora(unet, 2, ["to_q"], seed=0)
+    seen = []
+    unet.register_forward_pre_hook(lambda _, __, given: seen.append(given), with_kwargs=True)
+    dpo = DpoSettings(100.0, None, "both", prompt_dropout=0.5)
+    schedule = NoiseSchedule(*load_alphas_cumprod(str(sdxl), None))
+    step = PreferenceStep(unet, latents, schedule, dpo)
+    step(torch.arange(8), torch.Generator().manual_seed(0))
+    prompts = set()
+    for given in seen:
+        for embeds, pooled in zip(
+            given["encoder_hidden_states"], given["added_cond_kwargs"]["text_embeds"], strict=True
+        ):
+            row = next(k for k, e in enumerate(latents.prompt_embeds) if torch.equal(e, embeds))
+            assert torch.equal(pooled, latents.pooled_embeds[row])
+            prompts.add(row)
+    assert len(seen) == 2
+    assert {0, *latents.chosen_prompt.tolist(), *latents.rejected_prompt.tolist()} == prompts
 
 
 def test_an_expert_trains_and_loads_in_plain_diffusers(sdxl, latents, tmp_path):
