@@ -172,10 +172,7 @@ class Experts(Section):
 
 
 class Joint(Section):
-    """The all-in-one baseline: the experts' settings but for these, and all rows.
-
-    An alpha of the experts grows with the rank.
-    """
+    """The all-in-one baseline: as the experts but for these; all rows, alpha grown with rank."""
 
     rank: Count
     fixed_draws: Draws | None
@@ -275,9 +272,7 @@ class Params(Section):
         if left < 1:
             raise ValueError("experts.watch.held_out must leave some of pairs.min_pairs")
         if lora.null_damping is not None and lora.null_prompts > left:
-            raise ValueError(
-                "experts.lora.null_prompts must not exceed pairs.min_pairs - experts.watch.held_out"
-            )
+            raise ValueError("experts.lora.null_prompts must not exceed pairs.min_pairs - held_out")
         if self.merge.calibration_prompts > self.pairs.min_pairs:
             raise ValueError("merge.calibration_prompts must not exceed pairs.min_pairs")
         if self.prompts.min_words > self.prompts.max_words:
