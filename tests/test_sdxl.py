@@ -1,10 +1,7 @@
 """SDXL through the same code: two text encoders, pooled embeddings, sizes."""
 
-import io
-
 import pytest
 import torch
-from PIL import Image
 
 from pipeline.artifacts import TESTBED
 from pipeline.diffusion import (
@@ -20,9 +17,10 @@ from pipeline.experts import LoraSettings, Outputs, Recipe, WatchSettings, train
 from pipeline.latents import encode_pairs, load_latents, save_latents
 from pipeline.lora import attach_lora
 from pipeline.preference import DpoSettings, NoiseSchedule, PreferenceStep
-from pipeline.records import EncodedImage, PreferencePair
+from pipeline.records import PreferencePair
 from pipeline.storage import read_json
 from pipeline.train import TrainSettings
+from tests.conftest import png
 
 PROMPTS = ["a red star at night", "a blue star at night"]
 
@@ -78,15 +76,10 @@ def sdxl(tmp_path_factory):
     return folder
 
 
-def pair(k, size=16):
-    def picture(colour):
-        buffer = io.BytesIO()
-        Image.new("RGB", (size, size), colour).save(buffer, "PNG")
-        return EncodedImage(buffer.getvalue(), f"{colour}.png")
-
+def pair(k):
     return PreferencePair(
-        f"p{k}", "violence", "thornburst", "train", PROMPTS[0], PROMPTS[1], picture("red"),
-        picture("blue"), {}, {}, 0.5, 1.0, "{}",
+        f"p{k}", "violence", "thornburst", "train", PROMPTS[0], PROMPTS[1], png("red", 16),
+        png("blue", 16), {}, {}, 0.5, 1.0, "{}",
     )  # fmt: skip
 
 
