@@ -14,10 +14,9 @@ RESULTS = Path("bench/results")
 def row(
     case: str, ours: float, naive: float | None, unit: str, n: int, higher_is_better: bool = False
 ) -> dict[str, object]:
-    """One measurement; ``ratio`` says how many times better ours is."""
-    ratio = None
-    if naive is not None:
-        ratio = round(ours / naive if higher_is_better else naive / ours, 2)
+    """One measurement; ``ratio`` says how many times better ours is; none by 0."""
+    better, worse = (ours, naive) if higher_is_better else (naive, ours)
+    ratio = round(better / worse, 2) if better and worse else None
     return {"case": case, "ours": round(ours, 2), "naive": naive and round(naive, 2), "unit": unit,
             "ratio": ratio, "n": n}  # fmt: skip
 

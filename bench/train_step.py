@@ -1,48 +1,84 @@
 """Training speed and memory against the published loop: ``python -m bench.train_step``.
 
-On the CPU and the testbed's model. Naive is what the papers' released code does: a second UNet as
-the reference, and both VAE and text encoder run again at every step. Ours has cached latents and
-embeddings and one UNet whose adapter is switched off for the reference; "fixed draws" also computes
-reference errors once, which the time includes. All sides see the same pairs and batches; naive and
-ours also the same random numbers, and their losses are compared first. Each measurement is a
-process of its own, the sides in turn.
+On the testbed's model and the CPU, unless told otherwise; on a GPU for example
+
+    python -m bench.models sd15 /tmp/sd15
+    python -m bench.train_step --model /tmp/sd15 --pixels 512 --batch 4 --bf16
+
+Naive is what the papers' released code does: a second UNet as the reference, and both VAE and text
+encoder run again at every step. Ours has cached latents and embeddings and one UNet whose adapter
+is switched off for the reference; "fixed draws" also computes reference errors once, which the time
+includes; "compiled" runs UNets through torch.compile, whose time is not included but told beside
+it. All sides see the same pairs and batches; naive and ours also the same random numbers, and their
+losses are compared first. Each measurement is a process of its own, the sides in turn.
 """
 
 import argparse
 import ctypes
 import gc
 import json
-import os
 import re
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks; naive is written for one device
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.table import publish, row
-from pipeline.diffusion import encode_prompts, load_alphas_cumprod, load_unet, load_vae
+from pipeline.diffusion import (
+    ModelSource,
+    encode_prompts,
+    load_noise_schedule,
+    load_unet,
+    load_vae,
+)
 from pipeline.latents import LatentPairs
-from pipeline.lora import attach_lora
-from pipeline.preference import DpoSettings, NoiseSchedule, PreferenceStep
+from pipeline.lora import attach_lora, round_frozen
+from pipeline.preference import DpoSettings, PreferenceStep
 from pipeline.train import rows_of_step
 
-MODEL = "assets/testbed/sd"
-RANK, BETA, BATCH, PAIRS, PIXELS = 8, 500.0, 12, 48, 64
+RANK, BETA, PAIRS = 8, 500.0, 48
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
-SIDES = ("naive", "ours", "fixed draws")
+LARGEST_DIFFERENCE = 5e-3  # of losses around ln 2; our embeddings are cached in half precision
+SIDES = ("naive", "ours", "fixed draws", "compiled", "fixed draws, compiled")
+PEAK_BF16 = 989e12  # multiplications and additions a second of an H100 or H200, dense
 
 
-def images(seed: int) -> torch.Tensor:
-    """Noise in place of pictures, (pairs, 3, h, w) in [-1, 1]; the speed is the same."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(PAIRS, 3, PIXELS, PIXELS, generator=generator) * 2 - 1
+@dataclass(frozen=True)
+class Case:
+    """What is measured: a model folder, the size of its images, and how it is trained."""
+
+    model: str
+    pixels: int
+    batch: int
+    bf16: bool
+
+    @property
+    def source(self) -> ModelSource:
+        """Where the models come from."""
+        return ModelSource(self.model)
+
+    @cached_property
+    def device(self) -> str:
+        """A GPU if there is one."""
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def images(self, seed: int) -> torch.Tensor:
+        """Noise in place of pictures, (pairs, 3, h, w) in [-1, 1]; the speed is the same."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(PAIRS, 3, self.pixels, self.pixels, generator=generator) * 2 - 1
+
+    def autocast(self) -> torch.autocast:
+        """As both sides compute."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
 
 
 def prompts(side: str) -> list[str]:
@@ -51,41 +87,48 @@ def prompts(side: str) -> list[str]:
 
 
 class Naive:
-    """The published step, written from METHOD §1.5."""
+    """The published step, written from METHOD §1.5: frozen models in half precision if any is."""
 
-    def __init__(self) -> None:
-        self.policy, self.reference = load_unet(MODEL, None), load_unet(MODEL, None)
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        model, device = case.model, case.device
+        self.policy, self.reference = load_unet(case.source), load_unet(case.source)
         self.parameters = attach_lora(self.policy, RANK, TARGETS, seed=0)
-        self.vae = AutoencoderKL.from_pretrained(MODEL, subfolder="vae").requires_grad_(False)
-        self.encoder = CLIPTextModel.from_pretrained(MODEL, subfolder="text_encoder")
-        self.encoder.requires_grad_(False)
-        self.tokenizer = CLIPTokenizer.from_pretrained(MODEL, subfolder="tokenizer")
-        self.scheduler = DDPMScheduler.from_pretrained(MODEL, subfolder="scheduler")
-        self.chosen, self.rejected = images(0), images(1)
+        vae = AutoencoderKL.from_pretrained(model, subfolder="vae")
+        encoder = CLIPTextModel.from_pretrained(model, subfolder="text_encoder")
+        self.vae, self.encoder = (m.requires_grad_(False).to(device) for m in (vae, encoder))
+        if case.bf16:
+            for frozen in (self.policy, self.reference, self.vae, self.encoder):
+                round_frozen(frozen)
+        self.tokenizer = CLIPTokenizer.from_pretrained(model, subfolder="tokenizer")
+        self.scheduler = DDPMScheduler.from_pretrained(model, subfolder="scheduler")
+        self.chosen, self.rejected = case.images(0), case.images(1)
         self.captions = prompts("mark") + prompts("cup")
 
     def __call__(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Losses (batch,); random numbers are drawn in the order that ours draws them."""
-        pairs, n = rows % PAIRS, len(rows)
+        device, pairs, n = self.case.device, rows % PAIRS, len(rows)
         size = self.policy.config.sample_size
         shape = (n, self.policy.config.in_channels, size, size)
         posterior = torch.randn(shape, generator=generator)
         noise = torch.randn(shape, generator=generator)
         timesteps = torch.randint(1000, (n,), generator=generator)
-        with torch.no_grad():
-            pixels = torch.cat([self.chosen[pairs], self.rejected[pairs]])
+        with torch.no_grad(), self.case.autocast():
+            pixels = torch.cat([self.chosen[pairs], self.rejected[pairs]]).to(device)
             encoded = self.vae.encode(pixels).latent_dist
-            latents = encoded.mean + encoded.std * posterior.repeat(2, 1, 1, 1)
-            latents = latents * self.vae.config.scaling_factor
+            drawn = posterior.repeat(2, 1, 1, 1).to(device)
+            latents = (encoded.mean + encoded.std * drawn) * self.vae.config.scaling_factor
             ids = self.tokenizer(
                 [self.captions[r] for r in rows], padding="max_length", truncation=True,
                 max_length=self.tokenizer.model_max_length, return_tensors="pt",
-            ).input_ids  # fmt: skip
+            ).input_ids.to(device)  # fmt: skip
             text = self.encoder(ids).last_hidden_state.repeat(2, 1, 1)
-            noise, timesteps = noise.repeat(2, 1, 1, 1), timesteps.repeat(2)
-            noisy = self.scheduler.add_noise(latents, noise, timesteps)
-            before = (self.reference(noisy, timesteps, text).sample - noise).square()
-        after = (self.policy(noisy, timesteps, text).sample - noise).square()
+            noise, timesteps = (x.to(device) for x in (noise.repeat(2, 1, 1, 1),
+                                                       timesteps.repeat(2)))  # fmt: skip
+            noisy = self.scheduler.add_noise(latents.float(), noise, timesteps)
+            before = (self.reference(noisy, timesteps, text).sample.float() - noise).square()
+        with self.case.autocast():
+            after = (self.policy(noisy, timesteps, text).sample.float() - noise).square()
         chosen, rejected = (after - before).mean((1, 2, 3)).chunk(2)
         return -torch.nn.functional.logsigmoid(-(BETA / 2) * (chosen - rejected))
 
@@ -93,115 +136,170 @@ class Naive:
 class Ours:
     """The project's step."""
 
-    def __init__(self, latents: LatentPairs, fixed_draws: int | None) -> None:
-        self.unet = load_unet(MODEL, None)
+    def __init__(
+        self, case: Case, latents: LatentPairs, fixed_draws: int | None, compiled: bool
+    ) -> None:
+        self.unet = load_unet(case.source)
         self.parameters = attach_lora(self.unet, RANK, TARGETS, seed=0)
+        if case.bf16:
+            round_frozen(self.unet)
         settings = DpoSettings(
             beta=BETA, mu=None, captions="both", prompt_dropout=0.0, fixed_draws=fixed_draws
         )
-        schedule = NoiseSchedule(*load_alphas_cumprod(MODEL, None))
-        self.step = PreferenceStep(self.unet, latents, schedule, settings, batch=BATCH)
+        self.step = PreferenceStep(
+            self.unet, latents, load_noise_schedule(case.source), settings, batch=case.batch,
+            precision="bf16" if case.bf16 else "fp32", compiled=compiled,
+        )  # fmt: skip
 
     def __call__(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return self.step(rows, generator)[0]
 
 
-def cached_latents() -> LatentPairs:
+def cached_latents(case: Case) -> LatentPairs:
     """What ``cache_latents``, a stage of its own, would have stored of the bench's pairs."""
-    vae = load_vae(MODEL, None)
-    moments = {}
+    vae, moments = load_vae(case.source).to(case.device), {}
+    scale = vae.config.scaling_factor
     with torch.no_grad():
-        for side, pixels in (("chosen", images(0)), ("rejected", images(1))):
-            encoded = vae.encode(pixels).latent_dist
-            scale = vae.config.scaling_factor
-            moments |= {f"{side}_mean": encoded.mean * scale, f"{side}_std": encoded.std * scale}
-    texts = ["", *prompts("mark"), *prompts("cup")]
-    embeds, pooled = encode_prompts(MODEL, None, texts, 32)
+        for side, pixels in (("chosen", case.images(0)), ("rejected", case.images(1))):
+            encoded = [vae.encode(part.to(case.device)).latent_dist for part in pixels.split(4)]
+            for name in ("mean", "std"):
+                found = torch.cat([getattr(e, name).cpu() for e in encoded]) * scale
+                moments[f"{side}_{name}"] = found[:, None]
+    embeds, pooled = encode_prompts(case.source, ["", *prompts("mark"), *prompts("cup")], 32)
     return LatentPairs(
         pair_ids=[str(k) for k in range(PAIRS)], base_revision="bench",
-        prompt_embeds=embeds, pooled_embeds=pooled, pixels=PIXELS,
+        prompt_embeds=embeds.half(), pooled_embeds=pooled.half(), pixels=case.pixels,
+        view_pixels=case.pixels, corner=torch.zeros(PAIRS, 1, 2, dtype=torch.int64),
         rejected_prompt=torch.arange(1, PAIRS + 1),
         chosen_prompt=torch.arange(PAIRS + 1, 2 * PAIRS + 1),
         benign_prompt=torch.tensor([0]), margin=torch.ones(PAIRS), judge_spec="bench", **moments,
     )  # fmt: skip
 
 
-def build(side: str, latents: LatentPairs):
+def build(case: Case, side: str, latents: LatentPairs):
     """One of SIDES."""
     if side == "naive":
-        return Naive()
-    return Ours(latents, 4 if side == "fixed draws" else None)
+        return Naive(case)
+    return Ours(case, latents, 4 if "fixed draws" in side else None, "compiled" in side)
 
 
-def losses_agree() -> float:
-    """The largest difference of naive's and our losses on one batch, away from the reference."""
-    rows, values, latents = rows_of_step(2 * PAIRS, BATCH, 0, 0), [], cached_latents()
-    for side in SIDES[:2]:
-        trainer = build(side, latents)
+def losses_agree(case: Case, sides: Sequence[str]) -> float:
+    """The largest difference of two sides' losses on one batch, away from the reference."""
+    rows, values = rows_of_step(2 * PAIRS, case.batch, 0, 0), []
+    latents = cached_latents(case)
+    for side in sides:
+        trainer = build(case, side, latents)
         for parameter in trainer.parameters.values():
             parameter.data += 0.01  # away from the reference, where every loss is ln 2
         values.append(trainer(rows, torch.Generator().manual_seed(0)).detach())
     return (values[0] - values[1]).abs().max().item()
 
 
-def measure(side: str, steps: int) -> dict[str, float]:
-    """Pairs per second and peak memory above that of the imported libraries, in this process."""
-    latents = cached_latents()  # on every side, so that all have imported the same
+def measure(case: Case, side: str, steps: int) -> dict[str, float]:
+    """Speed, and peak memory above that of what is already there, in this process."""
+    latents = cached_latents(case)  # on every side, so that all have imported the same
     before = reset_peak_memory()
-    trainer = build(side, latents)
-    optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=1e-3)
-    start = time.monotonic()
-    for step in range(steps):
-        rows = rows_of_step(2 * PAIRS, BATCH, step, 0)
+    trainer = build(case, side, latents)
+    optimizer = torch.optim.AdamW(trainer.parameters.values(), lr=1e-3, fused=side != "naive")
+
+    def take(step: int) -> None:
+        rows = rows_of_step(2 * PAIRS, case.batch, step, 0)
         trainer(rows, torch.Generator().manual_seed(step)).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    seconds = time.monotonic() - start
-    return {"pairs/s": steps * BATCH / seconds, "MiB": peak_memory() - before}
+
+    start = now()
+    if "compiled" in side:
+        trainer.step.rehearse(case.batch)
+    compiling = now() - start
+    start = now()
+    for step in range(steps):
+        take(step)
+    speed = steps / (now() - start)
+    found = {"pairs/s": speed * case.batch, "MiB": peak_memory() - before, "compile s": compiling}
+    if case.device == "cuda":
+        with FlopCounterMode(display=False) as counter:
+            take(steps)
+        found["% of peak"] = 100 * counter.get_total_flops() * speed / PEAK_BF16
+    return found
+
+
+def now() -> float:
+    """The time, when all that was asked of the GPU is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.monotonic()
 
 
 def reset_peak_memory() -> float:
-    """Forget the process's peak resident memory so far; returns today's, MiB. Linux only."""
+    """Forget the peak so far; returns what is in use, MiB."""
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 2**20
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return peak_memory()
 
 
 def peak_memory() -> float:
-    """Peak resident memory since the last reset, MiB."""
+    """Peak memory since the last reset, of the GPU or resident in this process (Linux), MiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024
 
 
+def table(
+    found: dict[str, list[dict[str, float]]], rounds: int
+) -> list[dict[str, object]]:  # fmt: skip
+    """Rows of medians, each side against naive."""
+    medians = {side: {unit: statistics.median(f[unit] for f in runs) for unit in runs[0]}
+               for side, runs in found.items()}  # fmt: skip
+    naive, rows = medians["naive"], []
+    for side in SIDES[1:]:
+        ours = medians[side]
+        rows.append(row(f"{side}, speed", ours["pairs/s"], naive["pairs/s"], "pairs/s", rounds,
+                        higher_is_better=True))  # fmt: skip
+        if "compiled" in side:  # the compiler's own memory hides the step's
+            rows.append(row(f"{side}, first time", ours["compile s"], None, "s", rounds))
+        else:
+            rows.append(row(f"{side}, peak memory", ours["MiB"], naive["MiB"], "MiB", rounds))
+        if "% of peak" in ours:
+            rows.append(row(f"{side}, of bf16 peak", ours["% of peak"], naive["% of peak"], "%",
+                            rounds, higher_is_better=True))  # fmt: skip
+    return rows
+
+
 def main() -> None:
     """Command line entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="assets/testbed/sd", help="a diffusers folder")
+    parser.add_argument("--pixels", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    case = Case(args.model, args.pixels, args.batch, args.bf16)
     if args.side:
-        print(json.dumps(measure(args.side, args.steps)))
+        print(json.dumps(measure(case, args.side, args.steps)))
         return
-    difference = losses_agree()
-    if difference > 1e-4:
-        raise SystemExit(f"naive's and our losses differ by {difference}")
+    differences = {s: losses_agree(case, ["naive", s]) for s in ("ours", "compiled")}
+    if max(differences.values()) > LARGEST_DIFFERENCE * (10 if case.bf16 else 1):
+        raise SystemExit(f"losses differ from naive's: {differences}")
     found = {side: [] for side in SIDES}
     for _ in range(args.rounds):
         for side in SIDES:
-            done = subprocess.run(
-                [sys.executable, "-m", "bench.train_step", "--side", side,
-                 "--steps", str(args.steps)], check=True, capture_output=True, text=True,
-            )  # fmt: skip
+            command = [sys.executable, "-m", "bench.train_step", *sys.argv[1:], "--side", side]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[side].append(json.loads(done.stdout.splitlines()[-1]))
-    medians = {side: {unit: statistics.median(f[unit] for f in runs) for unit in runs[0]}
-               for side, runs in found.items()}  # fmt: skip
-    publish("train_step", [
-        row(f"{side}, {name}", medians[side][unit], medians["naive"][unit], unit, args.rounds,
-            higher_is_better=unit == "pairs/s")
-        for side in SIDES[1:] for unit, name in (("pairs/s", "speed"), ("MiB", "peak memory"))
-    ], steps=args.steps, batch=BATCH, largest_loss_difference=difference)  # fmt: skip
+    name = "train_step" if case.device == "cpu" else f"train_step_{Path(args.model).name}_gpu"
+    publish(name, table(found, args.rounds), steps=args.steps, batch=args.batch,
+            device=case.device, largest_loss_differences=differences)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -73,9 +73,14 @@ def expert_steps(category: str) -> Path:
     return Path("plots/experts") / f"{category}.csv"
 
 
-def checkpoint(run: str) -> Path:
-    """State of an unfinished training run; never an output, gone when the run is finished."""
-    return Path(".checkpoints") / f"{run}.safetensors"
+def checkpoints(run: str) -> Path:
+    """Folder of an unfinished training run; never an output, gone when the run is finished."""
+    return Path(".checkpoints") / run
+
+
+def live(run: str) -> Path:
+    """Folder of a training run's step metrics as DVCLive writes them, if it is asked to."""
+    return Path("dvclive") / run
 
 
 def benchmark(variant: str) -> Path:

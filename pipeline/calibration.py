@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pipeline.diffusion import NoiseSchedule
 from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
 from pipeline.lora import Lora, LoraLayer
@@ -108,13 +109,13 @@ class Calibration:
 
     unet: torch.nn.Module
     latents: Mapping[str, LatentPairs]
-    alphas_cumprod: Tensor
+    schedule: NoiseSchedule
     prompts: int
     timesteps: Sequence[int]
     base_seed: int
     purpose: str
     setting: str
-    batch: int = 48  # latents that the UNet denoises together
+    batch: int  # latents that the UNet denoises together
 
     @torch.no_grad()
     def stream(self, layers: Sequence[str], side: str, add: Callable[[str, Tensor], None]) -> None:
@@ -137,10 +138,11 @@ class Calibration:
                 seed = seed_for(self.base_seed, self.purpose, side, category)
                 generator = torch.Generator().manual_seed(seed)
                 rows = torch.randperm(len(pairs), generator=generator)[: self.prompts]
-                means = getattr(pairs, f"{side}_mean")[rows]
+                means = getattr(pairs, f"{side}_mean")[rows, 0]
+                corner = pairs.corner[rows, 0]
                 prompts = getattr(pairs, f"{side}_prompt")[rows]
                 if side == "chosen":
-                    means = means.repeat(2, 1, 1, 1)
+                    means, corner = means.repeat(2, 1, 1, 1), corner.repeat(2, 1)
                 for t in self.timesteps:
                     asked = prompts
                     if side == "chosen":
@@ -150,11 +152,10 @@ class Calibration:
                         drawn[::4] = 0  # the empty prompt, which encode_pairs puts first
                         asked = torch.cat([prompts, pairs.benign_prompt[drawn]])
                     noise = torch.randn(means.shape, generator=generator)
-                    signal = self.alphas_cumprod[t]
-                    noisy = signal.sqrt() * means + (1 - signal).sqrt() * noise
                     steps = torch.full((len(means),), t)
+                    noisy, _ = self.schedule.noised(means, noise, steps)
                     for part in torch.arange(len(means)).split(self.batch):
-                        given = pairs.conditions(asked[part], self.unet.device)
+                        given = pairs.conditions(asked[part], corner[part], self.unet.device)
                         self.unet(*(x[part].to(self.unet.device) for x in (noisy, steps)), **given)
                     bar.update()
 

@@ -33,18 +33,63 @@ class Sampler:
         return asdict(self)
 
 
-def model_revision(path: str, revision: str | None) -> str:
-    """What identifies the weights: the hub revision, or a hash over a local folder's files.
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a base model comes from: diffusers folders, or hub ids with their revisions."""
 
-    Raises InputError for a hub id without a revision, since its weights could change unseen.
+    path: str
+    revision: str | None = None
+    vae: str | None = None  # another VAE than the model's own, such as SDXL's fp16-fix
+    vae_revision: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What identifies all weights; InputError for a hub id without its revision."""
+        own = weights_id(self.path, self.revision, "base_model.path", "base_model.revision")
+        if self.vae is None:
+            return own
+        vae = weights_id(self.vae, self.vae_revision, "base_model.vae", "base_model.vae_revision")
+        return f"{own}+vae-{vae}"
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """A model's training noise."""
+
+    alphas_cumprod: "Tensor"  # (timesteps,) cumulative signal levels
+    prediction_type: str  # "epsilon" or "v_prediction"
+
+    def noised(
+        self, clean: "Tensor", noise: "Tensor", timesteps: "Tensor"
+    ) -> tuple["Tensor", "Tensor"]:
+        """Noisy latents and what the UNet is trained to predict of them, (batch, c, h, w) each.
+
+        Raises InputError for another prediction type.
+        """
+        signal = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
+        if self.prediction_type == "epsilon":
+            return noisy, noise
+        if self.prediction_type == "v_prediction":
+            return noisy, signal.sqrt() * noise - (1 - signal).sqrt() * clean
+        raise InputError(f"the scheduler's prediction_type {self.prediction_type!r} is not known")
+
+
+def weights_id(path: str, revision: str | None, key: str, revision_key: str) -> str:
+    """What identifies weights: the hub revision, or a hash over a local folder's files.
+
+    Raises InputError, naming the params keys, for a hub id without a revision, since its weights
+    could change unseen.
     """
     folder = Path(path)
     if not folder.is_dir():
         if revision is None:
-            raise InputError(
-                f"base_model.path {path!r} is no folder here; a hub id needs base_model.revision"
-            )
+            raise InputError(f"{key} {path!r} is no folder here; a hub id needs {revision_key}")
         return revision
+    return _hash_folder(folder)
+
+
+def _hash_folder(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
         digest.update(path.relative_to(folder).as_posix().encode())
@@ -68,7 +113,7 @@ def _readable(path: str, part: str) -> Iterator[None]:
 
 
 def _load_pipeline(
-    path: str, revision: str | None, dtype: "torch.dtype", **parts: None
+    source: ModelSource, dtype: "torch.dtype", **parts: object
 ) -> "DiffusionPipeline":
     from diffusers import AutoPipelineForText2Image
     from diffusers.utils import logging as diffusers_logging
@@ -76,14 +121,14 @@ def _load_pipeline(
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    with _readable(path, "a text-to-image pipeline"):
+    with _readable(source.path, "a text-to-image pipeline"):
         return AutoPipelineForText2Image.from_pretrained(
-            path, revision=revision, safety_checker=None, requires_safety_checker=False,
-            use_safetensors=True, dtype=dtype, **parts,
+            source.path, revision=source.revision, safety_checker=None,
+            requires_safety_checker=False, use_safetensors=True, dtype=dtype, **parts,
         )  # fmt: skip
 
 
-def load_pipeline(path: str, revision: str | None) -> "DiffusionPipeline":
+def load_pipeline(source: ModelSource) -> "DiffusionPipeline":
     """A text-to-image pipeline on the best device, without progress bar or safety checker.
 
     The checker is left out because it would blank the very images that the preference data needs;
@@ -92,50 +137,55 @@ def load_pipeline(path: str, revision: str | None) -> "DiffusionPipeline":
     import torch
 
     gpu = torch.cuda.is_available()
-    pipe = _load_pipeline(path, revision, torch.float16 if gpu else torch.float32)
+    dtype = torch.float16 if gpu else torch.float32
+    other = {"vae": load_vae(source).to(dtype=dtype)} if source.vae else {}
+    pipe = _load_pipeline(source, dtype, **other)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if gpu else "cpu")
 
 
-def load_unet(path: str, revision: str | None) -> "UNet2DConditionModel":
+def load_unet(source: ModelSource) -> "UNet2DConditionModel":
     """The model's UNet in float32, frozen."""
     import torch
     from diffusers import UNet2DConditionModel
 
-    with _readable(path, "the UNet"):
+    with _readable(source.path, "the UNet"):
         unet = UNet2DConditionModel.from_pretrained(
-            path, subfolder="unet", revision=revision, use_safetensors=True
+            source.path, subfolder="unet", revision=source.revision, use_safetensors=True
         )
     return unet.requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_alphas_cumprod(path: str, revision: str | None):
-    """Cumulative signal levels of the training noise schedule, (timesteps,), and its target.
-
-    The target is "epsilon" or "v_prediction".
-    """
+def load_noise_schedule(source: ModelSource) -> NoiseSchedule:
+    """The noise that the model was trained with."""
     from diffusers import DDPMScheduler
 
-    with _readable(path, "the scheduler"):
-        scheduler = DDPMScheduler.from_pretrained(path, subfolder="scheduler", revision=revision)
-    return scheduler.alphas_cumprod, scheduler.config.prediction_type
+    with _readable(source.path, "the scheduler"):
+        scheduler = DDPMScheduler.from_pretrained(
+            source.path, subfolder="scheduler", revision=source.revision
+        )
+    return NoiseSchedule(scheduler.alphas_cumprod, scheduler.config.prediction_type)
 
 
-def load_vae(path: str, revision: str | None) -> "AutoencoderKL":
-    """The model's VAE in float32, frozen."""
+def load_vae(source: ModelSource) -> "AutoencoderKL":
+    """The VAE in float32, frozen: the source's own one, or the model's."""
     from diffusers import AutoencoderKL
 
-    with _readable(path, "the VAE"):
-        vae = AutoencoderKL.from_pretrained(
-            path, subfolder="vae", revision=revision, use_safetensors=True
-        )
+    where, revision, part = source.path, source.revision, {"subfolder": "vae"}
+    if source.vae is not None:
+        where, revision, part = source.vae, source.vae_revision, {}
+    with _readable(where, "the VAE"):
+        vae = AutoencoderKL.from_pretrained(where, revision=revision, use_safetensors=True, **part)
     return vae.requires_grad_(False)
 
 
 def encode_prompts(
-    path: str, revision: str | None, prompts: Sequence[str], batch: int
+    source: ModelSource, prompts: Sequence[str], batch: int
 ) -> tuple["Tensor", "Tensor"]:
     """Text as the UNet sees it, float32 on the CPU.
+
+    Where the model was trained with zeros in place of the empty prompt, as SDXL says of itself, it
+    is zeros here too.
 
     Returns:
         Embeddings (prompts, tokens, width), and pooled ones (prompts, pooled width), whose width is
@@ -144,7 +194,7 @@ def encode_prompts(
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipe = _load_pipeline(path, revision, torch.float32, unet=None, vae=None).to(device)
+    pipe = _load_pipeline(source, torch.float32, unet=None, vae=None).to(device)
     embeds, pooled = [], []
     with torch.no_grad():
         for start in range(0, len(prompts), batch):
@@ -156,7 +206,12 @@ def encode_prompts(
             )  # fmt: skip
             embeds.append(given[0].cpu())
             pooled.append(given[2].cpu() if len(given) == 4 else torch.zeros(len(given[0]), 0))
-    return torch.cat(embeds), torch.cat(pooled)
+    tables = torch.cat(embeds), torch.cat(pooled)
+    if getattr(pipe.config, "force_zeros_for_empty_prompt", False):
+        empty = [k for k, prompt in enumerate(prompts) if not prompt]
+        for table in tables:
+            table[empty] = 0
+    return tables
 
 
 def _set_scheduler(pipe: "DiffusionPipeline", name: str) -> None:
@@ -188,28 +243,38 @@ def apply_lora(pipe: "DiffusionPipeline", folder: Path) -> None:
         ) from error
 
 
-def load_variant(
-    model: str, revision: str | None, lora: Path | None
-) -> tuple["DiffusionPipeline", str]:  # fmt: skip
-    """The base model, with a LoRA folder on it unless ``lora`` is None, and its identity."""
-    pipe = load_pipeline(model, revision)
-    identity = model_revision(model, revision)
+def load_variant(source: ModelSource, lora: Path | None) -> tuple["DiffusionPipeline", str]:
+    """The base model, with a LoRA folder on it unless ``lora`` is None, and its identity.
+
+    In float32 the LoRA is added to the weights, which is faster; in half precision that would round
+    its small deltas away, so it stays beside them.
+    """
+    import torch
+
+    pipe, identity = load_pipeline(source), source.identity
     if lora is not None:
         apply_lora(pipe, lora)
-        identity = f"{identity}+{model_revision(str(lora), None)}"
+        if pipe.unet.dtype == torch.float32:
+            pipe.fuse_lora()
+            pipe.unload_lora_weights()
+        identity = f"{identity}+{_hash_folder(Path(lora))}"
     return pipe, identity
 
 
 def draw_images(
     pipe: "DiffusionPipeline", prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler
 ) -> list[Image.Image]:
-    """Draw one image per prompt in one batch; image i's noise comes from seeds[i] alone."""
+    """Draw one image per prompt in one batch; image i's noise comes from seeds[i] alone.
+
+    Without a negative prompt the model's own way of guidance without one is used.
+    """
     import torch
 
     _set_scheduler(pipe, sampler.scheduler)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    negative = [sampler.negative_prompt] * len(prompts) if sampler.negative_prompt else None
     return pipe(
-        prompt=list(prompts), negative_prompt=[sampler.negative_prompt] * len(prompts),
-        num_inference_steps=sampler.steps, guidance_scale=sampler.guidance, height=sampler.size,
-        width=sampler.size, generator=generators, output_type="pil",
+        prompt=list(prompts), negative_prompt=negative, num_inference_steps=sampler.steps,
+        guidance_scale=sampler.guidance, height=sampler.size, width=sampler.size,
+        generator=generators, output_type="pil",
     ).images  # fmt: skip

@@ -1,38 +1,39 @@
 """Diffusion-DPO training of a LoRA on cached pairs: one category's expert, or all jointly."""
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from pipeline.calibration import Calibration, benign_moments
-from pipeline.diffusion import load_alphas_cumprod, load_unet, model_revision
-from pipeline.errors import InputError
-from pipeline.latents import LatentPairs, join_latents
+from pipeline.diffusion import ModelSource, NoiseSchedule, load_noise_schedule, load_unet
+from pipeline.errors import InputError, first_line
+from pipeline.latents import LatentPairs, hold_out, join_latents
+from pipeline.live import live_metrics
 from pipeline.lora import (
     Lora,
     attach_lora,
     extract_lora,
     inputs_through,
+    round_frozen,
     save_lora,
     train_only_rows,
 )
 from pipeline.nullspace import null_projections, project_inputs
-from pipeline.preference import (
-    DpoSettings,
-    NoiseSchedule,
-    PreferenceStep,
-    hold_out,
-)
-from pipeline.seeds import seed_for
+from pipeline.preference import DpoSettings, PreferenceStep
+from pipeline.processes import ALONE, Processes, join_processes
+from pipeline.seeds import ID_LENGTH, content_id, seed_for
 from pipeline.storage import write_csv, write_json
-from pipeline.train import TrainSettings, train
+from pipeline.train import TrainSettings, kept_entry, train, without_housekeeping
 
 SUMMARY = ("loss", "rewards/accuracies", "rewards/margins", "error/chosen_over_reference",
            "error/rejected_over_reference", "eval/loss", "eval/rewards/accuracies",
            "eval/rewards/margins")  # fmt: skip
-TRAINING_VERSION = 3  # raise it when a change of code changes training: checkpoints hash it
+TRAINING_VERSION = 4  # raise it when a change of code changes training: checkpoints hash it
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class LoraSettings:
     rank: int
     targets: Sequence[str]
     alpha: float | None = None  # the delta counts alpha / rank times; None: alpha is rank
+    dora: bool = False  # also train each output row's magnitude; cannot be merged
     row_share: float = 1.0  # of each layer's output rows; which ones is drawn by category
     null_damping: float | None = None  # None trains without a null space
     null_prompts: int = 0  # per category: safe prompts, and as many benign ones
@@ -54,6 +56,7 @@ class WatchSettings:
 
     held_out: int = 0  # pairs per category
     draws: int = 4  # fixed draws per held-out row
+    dvclive: bool = False  # log every entry with DVCLive while training
 
 
 @dataclass(frozen=True)
@@ -73,35 +76,49 @@ class Recipe:
             TrainSettings(seed=seed, **values["optim"]), WatchSettings(**values["watch"]),
         )  # fmt: skip
 
+    @property
+    def shaping(self) -> dict[str, dict[str, object]]:
+        """Every setting that the trained weights depend on, by section."""
+        values = asdict(self)
+        del values["watch"]["dvclive"]
+        return values | {"optim": without_housekeeping(values["optim"])}
+
 
 def train_lora(
     unet, pairs: Mapping[str, LatentPairs], schedule: NoiseSchedule, recipe: Recipe,
-    checkpoint: Path,
+    checkpoints: Path, live: Path | None = None, processes: Processes = ALONE,
 ) -> tuple[Lora, list[dict[str, float]]]:  # fmt: skip
     """Train a LoRA on cached pairs by category; returns it and the history of step metrics.
 
     With a null space the LoRA is trained behind its projection, which ends up inside ``down``.
     The null space and the training see the pairs that are not held out only; the same are held out
-    of a category whether it is trained on alone or with others.
+    of a category whether it is trained on alone or with others. ``live`` is DVCLive's folder.
 
-    Raises InputError when there are no pairs, most prefer the wrong side, or the latents do not fit
-    the UNet.
+    Raises InputError when there are no pairs, most prefer the wrong side, the latents do not fit
+    the UNet, or a step does not fit into memory.
     """
     for category, latents in pairs.items():
         _check_latents(unet, latents, category)
-    identity = [TRAINING_VERSION, {c: p.digest() for c, p in pairs.items()}, asdict(recipe)]
+    identity = [TRAINING_VERSION, {c: p.digest() for c, p in pairs.items()}, recipe.shaping]
     lora, optim, dpo = recipe.lora, recipe.optim, recipe.dpo
+    if optim.batch < processes.count:
+        raise InputError(
+            f"experts.optim.batch ({optim.batch}) must be at least the number of processes "
+            f"({processes.count})"
+        )
     split = {c: hold_out(p, recipe.watch.held_out) for c, p in pairs.items()}
-    parameters = attach_lora(unet, lora.rank, lora.targets, optim.seed, lora.alpha)
+    parameters = attach_lora(unet, lora.rank, lora.targets, optim.seed, lora.alpha, lora.dora)
     if lora.row_share < 1:
         train_only_rows(parameters, lora.row_share, seed_for(optim.seed, *pairs))
-    layers = list(extract_lora(parameters))
     kept = {category: some for category, (some, _) in split.items()}
-    projections = _null_space(unet, layers, kept, schedule, recipe)
+    projections = _null_space(unet, list(extract_lora(parameters)), kept, schedule, recipe)
+    if optim.precision == "bf16":
+        round_frozen(unet)
     unet.train()
     if optim.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    look = {"batch": optim.batch, "base_seed": optim.seed, "precision": optim.precision}
+    look = {"batch": optim.batch, "base_seed": optim.seed, "precision": optim.precision,
+            "compiled": optim.compile, "processes": processes}  # fmt: skip
     step = PreferenceStep(unet, join_latents(list(kept.values())), schedule, dpo, **look)
     evaluate = None
     if recipe.watch.held_out:
@@ -109,11 +126,31 @@ def train_lora(
         fixed = replace(dpo, fixed_draws=recipe.watch.draws, prompt_dropout=0.0,
                         margin_weights=False)  # fmt: skip
         evaluate = PreferenceStep(unet, held_out, schedule, fixed, **look).measure
-    with inputs_through(unet, projections):
-        history = train(parameters, step.rows, step, optim, checkpoint, identity, evaluate)
+    with (
+        inputs_through(unet, projections), _memory_advice(),
+        live_metrics(live if processes.main else None) as observe,
+    ):  # fmt: skip
+        step.rehearse(optim.batch)
+        history = train(
+            parameters, step.rows, step, optim, checkpoints, identity, evaluate, observe=observe,
+            processes=processes,
+        )  # fmt: skip
     unet.eval()
     trained = extract_lora(parameters, 1.0 if lora.alpha is None else lora.alpha / lora.rank)
     return project_inputs(trained, projections) if projections else trained, history
+
+
+@contextmanager
+def _memory_advice() -> Iterator[None]:
+    """Turn an exhausted memory into an error that says what to change."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise InputError(
+            f"a training step does not fit into memory ({first_line(error)}); lower "
+            "experts.optim.batch, or set experts.optim.gradient_checkpointing: true or "
+            "experts.optim.precision: bf16"
+        ) from error
 
 
 def _check_latents(unet, latents: LatentPairs, category: str) -> None:
@@ -127,9 +164,9 @@ def _check_latents(unet, latents: LatentPairs, category: str) -> None:
             "rejected ones: the preference is reversed; run `dvc repro build_pairs`"
         )
     channels, width = unet.config.in_channels, unet.config.cross_attention_dim
-    if latents.chosen_mean.shape[1] != channels or latents.prompt_embeds.shape[2] != width:
+    if latents.latent_shape[0] != channels or latents.prompt_embeds.shape[2] != width:
         raise InputError(
-            f"latents have {latents.chosen_mean.shape[1]} channels and text width "
+            f"latents have {latents.latent_shape[0]} channels and text width "
             f"{latents.prompt_embeds.shape[2]}, the UNet of base_model.path {channels} and {width}"
         )
 
@@ -143,49 +180,55 @@ def _null_space(
     if lora.null_damping is None:
         return {}
     calibration = Calibration(
-        unet, pairs, schedule.alphas_cumprod, lora.null_prompts, lora.null_timesteps,
-        recipe.optim.seed, "null space", "experts.lora.null_prompts",
+        unet, pairs, schedule, lora.null_prompts, lora.null_timesteps, recipe.optim.seed,
+        "null space", "experts.lora.null_prompts", 2 * recipe.optim.batch,
     )  # fmt: skip
     return null_projections(benign_moments(layers, calibration), lora.null_damping)
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where a finished training run is written."""
+    """Where a finished training run is written, and what it leaves behind while it runs."""
 
     lora: Path  # folder
     metrics: Path
     steps: Path
-    checkpoint: Path
+    checkpoints: Path  # folder, gone when the run is finished
+    live: Path  # folder of DVCLive's
 
 
 def train_and_save(
-    model: str, revision: str | None, pairs: Mapping[str, LatentPairs], recipe: Recipe, out: Outputs
-) -> None:  # fmt: skip
-    """Train a LoRA of ``model`` on cached pairs by category; write it, a summary, step metrics.
+    source: ModelSource, pairs: Mapping[str, LatentPairs], recipe: Recipe, out: Outputs
+) -> None:
+    """Train a LoRA of a model on cached pairs by category; write it, a summary, step metrics.
+
+    Under ``accelerate launch`` the processes train together, and the main one writes.
 
     Raises InputError when the latents were made with another base model.
     """
-    base_revision = model_revision(model, revision)
+    processes, base_revision = join_processes(), source.identity
     for category, latents in pairs.items():
         if latents.base_revision != base_revision:
             raise InputError(
                 f"the latents of {category} come from base model {latents.base_revision}, "
-                f"base_model.path is {base_revision}; run `dvc repro cache_latents`"
+                f"base_model is {base_revision}; run `dvc repro cache_latents`"
             )
-    schedule = NoiseSchedule(*load_alphas_cumprod(model, revision))
     trained, history = train_lora(
-        load_unet(model, revision), pairs, schedule, recipe, out.checkpoint
-    )
-    last = history[-1]
-    held_out = recipe.watch.held_out * len(pairs)
-    summary = {"pairs": sum(map(len, pairs.values())) - held_out, "held_out": held_out,
-               "steps": last["step"]}  # fmt: skip
-    summary |= {name: round(last[name], 5) for name in SUMMARY if name in last}
-    save_lora(out.lora, trained, {
-        "categories": list(pairs), "base_model": model, "base_revision": base_revision,
-        "recipe": asdict(recipe), "metrics": summary,
-    })  # fmt: skip
-    write_csv(out.steps, history)
-    write_json(out.metrics, summary)
-    out.checkpoint.unlink(missing_ok=True)
+        load_unet(source), pairs, load_noise_schedule(source), recipe, out.checkpoints,
+        out.live if recipe.watch.dvclive else None, processes,
+    )  # fmt: skip
+    if processes.main:
+        kept = kept_entry(history, recipe.optim)
+        held_out = recipe.watch.held_out * len(pairs)
+        summary = {"pairs": sum(map(len, pairs.values())) - held_out, "held_out": held_out,
+                   "steps": kept["step"]}  # fmt: skip
+        summary |= {name: round(kept[name], 5) for name in SUMMARY if name in kept}
+        save_lora(out.lora, trained, {
+            "categories": list(pairs), "base_model": source.path, "base_revision": base_revision,
+            "recipe": recipe.shaping, "recipe_hash": content_id(recipe.shaping),
+            "data": {c: p.digest()[:ID_LENGTH] for c, p in pairs.items()}, "metrics": summary,
+        })  # fmt: skip
+        write_csv(out.steps, history)
+        write_json(out.metrics, summary)
+        shutil.rmtree(out.checkpoints, ignore_errors=True)
+    processes.part()

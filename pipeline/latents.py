@@ -1,4 +1,4 @@
-"""Caches what training needs of every pair, so that no encoder runs in the training loop.
+"""The cache of what training needs of every pair, so that no encoder runs in the training loop.
 
 VAE posteriors are stored as mean and standard deviation: training draws a fresh sample each step,
 as if the encoder ran. Prompts are stored once each, with an index per pair. Latents decode back to
@@ -14,12 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.diffusion import encode_prompts, load_vae
 from pipeline.errors import InputError
-from pipeline.pixels import decode_image
-from pipeline.policy import hard_block
-from pipeline.progress import progress_bar
-from pipeline.records import EncodedImage, PreferencePair
+from pipeline.seeds import content_id
 from pipeline.storage import atomic_path, private_folder
 
 if TYPE_CHECKING:
@@ -30,13 +26,15 @@ FILE = "latents.safetensors"
 
 @dataclass(frozen=True)
 class LatentPairs:
-    """Cached pairs of one or more categories, on the CPU, float32.
+    """Cached pairs of one or more categories, on the CPU.
 
-    ``*_mean`` and ``*_std`` are (pairs, channels, h, w), already times the VAE's scaling factor;
-    ``prompt_embeds`` is (prompts, tokens, width), row 0 the empty prompt, ``pooled_embeds``
-    (prompts, pooled width), of width 0 for models without pooled embeddings; ``*_prompt`` (pairs,)
-    index into both, as does ``benign_prompt`` (benign prompts,): what should stay as it is.
-    ``margin`` (pairs,) is by how much the judge prefers the chosen side.
+    ``*_mean`` and ``*_std`` are (pairs, views, channels, h, w) float32, already times the VAE's
+    scaling factor. Views are crops and mirror images, the same of both sides of a pair;
+    ``corner`` (pairs, views, 2) is a view's top and left in the whole image.
+    ``prompt_embeds`` is (prompts, tokens, width) float16, row 0 the empty prompt, ``pooled_embeds``
+    (prompts, pooled width) float16, of width 0 for models without pooled embeddings; ``*_prompt``
+    (pairs,) index into both, as does ``benign_prompt`` (benign prompts,): what should stay as it
+    is. ``margin`` (pairs,) is by how much the judge prefers the chosen side.
     """
 
     pair_ids: list[str]
@@ -44,6 +42,7 @@ class LatentPairs:
     chosen_std: "Tensor"
     rejected_mean: "Tensor"
     rejected_std: "Tensor"
+    corner: "Tensor"
     prompt_embeds: "Tensor"
     pooled_embeds: "Tensor"
     chosen_prompt: "Tensor"
@@ -52,7 +51,8 @@ class LatentPairs:
     benign_prompt: "Tensor"
     base_revision: str  # the model whose VAE and text encoder made these
     judge_spec: str  # JSON: the rule and judges that chose
-    pixels: int  # side of the images
+    pixels: int  # side of the whole images
+    view_pixels: int  # side of a view
 
     def __len__(self) -> int:
         return len(self.pair_ids)
@@ -63,22 +63,38 @@ class LatentPairs:
         return replace(self, pair_ids=[self.pair_ids[k] for k in pairs], **per_pair)
 
     def _origin(self) -> list[object]:
-        return [self.base_revision, self.judge_spec, self.pixels, self.pair_ids]
+        return [self.base_revision, self.judge_spec, self.pixels, self.view_pixels, self.pair_ids]
 
-    def conditions(self, prompts: "Tensor", device: object) -> dict[str, object]:
-        """What a UNet is given besides latents and timesteps for prompts (batch,) by position.
+    @property
+    def views(self) -> int:
+        """How many views of a pair there are."""
+        return self.corner.shape[1]
 
-        SDXL also sees pooled embeddings and sizes: the images are whole and at their own size.
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of one view's latents."""
+        return tuple(self.chosen_mean.shape[2:])
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return (self.views, self.pixels, self.view_pixels, *self.latent_shape)
+
+    def conditions(self, prompts: "Tensor", corner: "Tensor", device: object) -> dict[str, object]:
+        """What a UNet is given besides latents and timesteps, float32.
+
+        Args:
+            prompts: (batch,) positions in ``prompt_embeds``.
+            corner: (batch, 2) of the views; SDXL is told them, with the sizes of image and view.
+            device: where the result is put.
         """
         import torch
 
-        given = {"encoder_hidden_states": self.prompt_embeds[prompts].to(device)}
+        given = {"encoder_hidden_states": self.prompt_embeds[prompts].to(device).float()}
         if self.pooled_embeds.shape[1]:
-            size = [self.pixels, self.pixels]
-            sizes = torch.tensor([size + [0, 0] + size], dtype=torch.float32)
+            whole, view = (torch.full_like(corner, n) for n in (self.pixels, self.view_pixels))
             given["added_cond_kwargs"] = {
-                "text_embeds": self.pooled_embeds[prompts].to(device),
-                "time_ids": sizes.repeat(len(prompts), 1).to(device),
+                "text_embeds": self.pooled_embeds[prompts].to(device).float(),
+                "time_ids": torch.cat([whole, corner, view], 1).to(device).float(),
             }
         return given
 
@@ -86,106 +102,31 @@ class LatentPairs:
         """SHA-256 over everything in it: training goes on only from its own checkpoint."""
         digest = hashlib.sha256(json.dumps(self._origin()).encode())
         for name in _TENSORS:
-            digest.update(getattr(self, name).contiguous().numpy().tobytes())
+            digest.update(getattr(self, name).contiguous().numpy())
         return digest.hexdigest()
 
 
-_TENSORS = (
-    "chosen_mean", "chosen_std", "rejected_mean", "rejected_std", "prompt_embeds", "pooled_embeds",
-    "margin", "chosen_prompt", "rejected_prompt", "benign_prompt",
-)  # fmt: skip
+_TENSORS = {
+    "chosen_mean": "float32", "chosen_std": "float32", "rejected_mean": "float32",
+    "rejected_std": "float32", "prompt_embeds": "float16", "pooled_embeds": "float16",
+    "margin": "float32", "chosen_prompt": "int64", "rejected_prompt": "int64",
+    "benign_prompt": "int64", "corner": "int64",
+}  # fmt: skip
 _SHARED = ("prompt_embeds", "pooled_embeds", "benign_prompt")  # not one per pair
 _INDICES = ("chosen_prompt", "rejected_prompt", "benign_prompt")  # into prompt_embeds
 
 
-def encode_pairs(
-    pairs: Sequence[PreferencePair], model: str, revision: str | None, base_revision: str,
-    batch: int, benign_prompts: Sequence[str],
-) -> LatentPairs:  # fmt: skip
-    """Encode both images and both prompts of every pair with the model's own encoders.
+def hold_out(latents: LatentPairs, pairs: int) -> tuple[LatentPairs, LatentPairs]:
+    """Pairs to train on, and ``pairs`` held out, chosen by a hash of their ids.
 
-    The empty prompt, which guidance uses, joins ``benign_prompts``. Raises InputError when the
-    pairs do not all come from one named judge, or their images are not square and of one size.
+    Raises InputError when that leaves nothing to train on.
     """
-    import torch
-
-    specs = {p.judge_spec for p in pairs}
-    if len(specs) != 1 or "" in specs:
+    if pairs >= len(latents):
         raise InputError(
-            f"pairs of {len(specs)} judge specs, or of none: nobody could say what they prefer; "
-            "run `dvc repro build_pairs`"
+            f"experts.watch.held_out ({pairs}) leaves none of {len(latents)} pairs to train on"
         )
-    sides = {s for p in pairs for i in (p.image_chosen, p.image_rejected)
-             for s in decode_image(i).size}  # fmt: skip
-    if len(sides) > 1:
-        raise InputError(
-            f"images of one category must be square and of one size, their sides are "
-            f"{sorted(sides)}; draw them with one images.size"
-        )
-    prompts = [t for p in pairs for t in (p.prompt_chosen, p.prompt_rejected)]
-    texts = list(dict.fromkeys(["", *benign_prompts, *prompts]))
-    row = {text: k for k, text in enumerate(texts)}
-    prompt_embeds, pooled_embeds = encode_prompts(model, revision, texts, batch)
-    return LatentPairs(
-        pair_ids=[p.pair_id for p in pairs], base_revision=base_revision,
-        judge_spec=specs.pop(), pixels=sides.pop(), margin=torch.tensor([p.margin for p in pairs]),
-        prompt_embeds=prompt_embeds, pooled_embeds=pooled_embeds,
-        chosen_prompt=torch.tensor([row[p.prompt_chosen] for p in pairs]),
-        rejected_prompt=torch.tensor([row[p.prompt_rejected] for p in pairs]),
-        benign_prompt=torch.tensor([row[t] for t in ("", *benign_prompts)]),
-        **_encode_images(pairs, model, revision, batch),
-    )  # fmt: skip
-
-
-def _encode_images(
-    pairs: Sequence[PreferencePair], model: str, revision: str | None, batch: int
-) -> dict[str, "Tensor"]:
-    """The posteriors of both sides by field name, on the CPU."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    vae = load_vae(model, revision).to(device)
-    moments = {side: [] for side in ("chosen", "rejected")}
-    with progress_bar(2 * len(pairs), "encode", "image") as progress, torch.no_grad():
-        for side, parts in moments.items():
-            images = [getattr(p, f"image_{side}") for p in pairs]
-            for start in range(0, len(images), batch):
-                pixels = _to_pixels(images[start : start + batch]).to(device)
-                posterior = vae.encode(pixels).latent_dist
-                parts.append((posterior.mean.cpu(), posterior.std.cpu()))
-                progress.update(len(pixels))
-    return {
-        f"{side}_{name}": torch.cat([part[k] for part in parts]) * vae.config.scaling_factor
-        for side, parts in moments.items()
-        for k, name in enumerate(("mean", "std"))
-    }
-
-
-def read_benign_prompts(path: Path) -> list[str]:
-    """A UTF-8 text file with one prompt a line; empty lines are skipped.
-
-    Raises InputError when the file is missing, no text, holds no prompt, or a hard-blocked one.
-    """
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read latents.benign_prompts {path}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        reason = hard_block(line, "")
-        if reason:
-            raise InputError(f"{path} line {number} is hard-blocked ({reason}); remove it")
-    prompts = list(dict.fromkeys(line for line in lines if line))
-    if not prompts:
-        raise InputError(f"latents.benign_prompts {path} holds no prompt; give one a line")
-    return prompts
-
-
-def _to_pixels(images: Sequence[EncodedImage]) -> "Tensor":
-    """Images of one size as (batch, 3, h, w) floats in [-1, 1]."""
-    import torch
-
-    arrays = np.stack([np.asarray(decode_image(i)) for i in images])
-    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
+    order = sorted(range(len(latents)), key=lambda k: content_id("held out", latents.pair_ids[k]))
+    return latents.select(sorted(order[pairs:])), latents.select(sorted(order[:pairs]))
 
 
 def save_latents(folder: Path, latents: LatentPairs) -> None:
@@ -201,22 +142,32 @@ def save_latents(folder: Path, latents: LatentPairs) -> None:
 
 
 def load_latents(folder: Path) -> LatentPairs:
-    """Read the cache of one category; InputError when missing or damaged."""
+    """Read the cache of one category; InputError when missing, damaged, or not finite."""
+    import torch
     from safetensors import SafetensorError, safe_open
 
     path = Path(folder) / FILE
     try:
         with safe_open(path, "pt") as file:
-            base_revision, judge_spec, pixels, pair_ids = json.loads(file.metadata()["origin"])
-            return LatentPairs(
-                pair_ids=pair_ids, base_revision=base_revision, judge_spec=judge_spec,
-                pixels=pixels,
-                **{name: file.get_tensor(name) for name in _TENSORS},
-            )  # fmt: skip
+            origin = json.loads(file.metadata()["origin"])
+            base_revision, judge_spec, pixels, view_pixels, pair_ids = origin
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(
             f"{path} is missing or damaged ({error}); run `dvc repro cache_latents` for it"
         ) from error
+    for name, dtype in _TENSORS.items():
+        value = tensors[name]
+        if value.dtype != getattr(torch, dtype) or not value.isfinite().all():
+            raise InputError(
+                f"{path}: {name} must hold finite {dtype}, it is {value.dtype}"
+                f"{'' if value.isfinite().all() else ' with NaN or infinity'}; run "
+                "`dvc repro cache_latents` for it"
+            )
+    return LatentPairs(
+        pair_ids=pair_ids, base_revision=base_revision, judge_spec=judge_spec, pixels=pixels,
+        view_pixels=view_pixels, **tensors,
+    )  # fmt: skip
 
 
 def join_latents(parts: Sequence[LatentPairs]) -> LatentPairs:
@@ -231,7 +182,7 @@ def join_latents(parts: Sequence[LatentPairs]) -> LatentPairs:
             raise InputError("latents of different base models cannot be joined; run `dvc repro`")
         if part.judge_spec != parts[0].judge_spec:
             raise InputError("latents of different judges cannot be joined; run `dvc repro`")
-        if part.chosen_mean.shape[1:] != parts[0].chosen_mean.shape[1:]:
+        if part._sizes != parts[0]._sizes:
             raise InputError("latents of different shapes cannot be joined; run `dvc repro`")
     offsets = np.cumsum([0, *(len(p.prompt_embeds) for p in parts)])[:-1]
 

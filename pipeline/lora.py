@@ -25,14 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoraLayer:
-    """One layer's low-rank delta: ``down`` (rank, d_in) and ``up`` (d_out, rank), float32."""
+    """One layer's low-rank delta: ``down`` (rank, d_in) and ``up`` (d_out, rank), float32.
+
+    A DoRA (arXiv 2402.09353) also has the ``magnitude`` (d_out,) that its weight W + up @ down is
+    scaled to by row, which is no low-rank delta any more.
+    """
 
     down: "Tensor"
     up: "Tensor"
+    magnitude: "Tensor | None" = None
 
     @property
     def delta(self) -> "Tensor":
-        """The weight delta (d_out, d_in)."""
+        """The weight delta (d_out, d_in); InputError for a DoRA, which has none of its own."""
+        if self.magnitude is not None:
+            raise InputError(
+                "a DoRA cannot be merged: its delta depends on the base weight; train the experts "
+                "with experts.lora.dora: false"
+            )
         return self.up @ self.down
 
 
@@ -41,9 +51,9 @@ Lora = dict[str, LoraLayer]
 
 def attach_lora(
     unet: "UNet2DConditionModel", rank: int, targets: Sequence[str], seed: int,
-    alpha: float | None = None,
+    alpha: float | None = None, dora: bool = False,
 ) -> dict[str, "Parameter"]:  # fmt: skip
-    """Put a trainable LoRA (Gaussian init, fp32) on a UNet; returns its parameters.
+    """Put a trainable LoRA (Gaussian init, fp32), or DoRA, on a UNet; returns its parameters.
 
     Its delta counts alpha / rank times; alpha is rank unless given.
 
@@ -54,7 +64,7 @@ def attach_lora(
 
     config = LoraConfig(
         r=rank, lora_alpha=rank if alpha is None else alpha, init_lora_weights="gaussian",
-        target_modules=list(targets),
+        target_modules=list(targets), use_dora=dora,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -70,6 +80,15 @@ def attach_lora(
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
     return trained
+
+
+def round_frozen(unet: "UNet2DConditionModel") -> None:
+    """Keep what is not trained in bfloat16: autocast would round it so anyway, at every forward."""
+    import torch
+
+    for parameter in unet.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def train_only_rows(parameters: Mapping[str, "Parameter"], share: float, base_seed: int) -> None:
@@ -140,7 +159,8 @@ def extract_lora(parameters: Mapping[str, "Tensor"], scale: float = 1.0) -> Lora
         layer, _, kind = name.rpartition(".lora_")
         layers.setdefault(layer, {})[kind[0]] = value.detach().clone().float().cpu()
     return {
-        layer: LoraLayer(parts["A"], parts["B"] * scale) for layer, parts in sorted(layers.items())
+        layer: LoraLayer(parts["A"], parts["B"] * scale, parts.get("m"))  # m: magnitude_vector
+        for layer, parts in sorted(layers.items())
     }
 
 
@@ -155,6 +175,8 @@ def save_lora(folder: Path, lora: Lora, provenance: dict[str, object]) -> None:
     for name, layer in lora.items():
         tensors[f"unet.{name}.lora_A.weight"] = layer.down.contiguous()
         tensors[f"unet.{name}.lora_B.weight"] = layer.up.contiguous()
+        if layer.magnitude is not None:
+            tensors[f"unet.{name}.lora_magnitude_vector"] = layer.magnitude.contiguous()
     # one entry: safetensors writes several in random order, and equal LoRAs must be equal files
     header = {"provenance": json.dumps(provenance, sort_keys=True)}
     with atomic_path(Path(folder) / LORA_FILE) as temporary:

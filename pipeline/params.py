@@ -4,23 +4,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.artifacts import PARAMS
 from pipeline.errors import InputError
+from pipeline.section import Count, Section, Share
 from pipeline.taxonomy import Slug
-
-Count = Annotated[int, Field(ge=1)]
-Draws = Annotated[int, Field(ge=1, le=100)]  # each has a part of the timesteps to itself
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-MergeMethod = Literal["co_merge", "average", "task_arithmetic"]
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from pipeline.training_params import Experts, Joint, Merge
 
 
 class Taxonomy(Section):
@@ -41,7 +31,22 @@ class BaseModelParams(Section):
 
     path: str
     revision: str | None = None
-    watch: Path  # what DVC watches: the local folder, or for a hub id any file that changes with it
+    vae: str | None = None  # another VAE than the model's own, such as SDXL's fp16-fix
+    vae_revision: str | None = None
+    # what DVC watches: the local folder, which must hold a local VAE too, or for hub ids any file
+    # that changes with them
+    watch: Path
+
+    @model_validator(mode="after")
+    def _revision_of_something(self) -> "BaseModelParams":
+        if self.vae is None and self.vae_revision is not None:
+            raise ValueError("vae_revision needs a vae")
+        return self
+
+    @property
+    def weights(self) -> dict[str, str | None]:
+        """The fields of ``pipeline.diffusion.ModelSource``."""
+        return self.model_dump(exclude={"watch"})
 
 
 class Prompts(Section):
@@ -91,102 +96,29 @@ class Pairs(Section):
     min_pairs: Count  # a category with fewer is an error, not a weak expert
 
 
-Timesteps = Annotated[list[Annotated[int, Field(ge=0, lt=1000)]], Field(min_length=1)]
-
-
 class Latents(Section):
     """What is cached for training beside the pairs."""
 
     benign_prompts: Path  # one prompt a line: what the model must go on drawing as it does
-
-
-class Lora(Section):
-    """The trained adapter; fields as in ``pipeline.experts.LoraSettings``."""
-
-    rank: Count
-    alpha: Positive | None  # the delta counts alpha / rank times; null: alpha is rank
-    targets: Annotated[list[str], Field(min_length=1)]
-    row_share: Annotated[float, Field(gt=0, le=1)]  # of each layer's output rows, per category
-    null_damping: Positive | None  # how far benign inputs are projected out; null for not
-    null_prompts: Count  # per category: safe prompts, and as many benign ones
-    null_timesteps: Timesteps
-
-
-class Dpo(Section):
-    """The preference objective (METHOD §1.2); fields as in ``pipeline.preference.DpoSettings``."""
-
-    loss: Literal["diffusion_dpo", "ipo", "sft"]
-    beta: Positive  # the logit is beta/2 times the error difference, as in the papers
-    mu: Share | None  # winner-preserving safeguard of Diffusion-SDPO; null switches it off
-    captions: Literal["unsafe", "safe", "both"]  # which prompts condition a pair
-    prompt_dropout: Share
-    margin_weights: bool  # weigh a pair by how much the judge prefers its chosen side
-    sft_weight: Annotated[float, Field(ge=0)]  # weight of the chosen side's own error
-    retention: Annotated[float, Field(ge=0)]  # weight of staying like base on safe prompts
-    fixed_draws: Draws | None  # random draws per row, reference errors computed once; null: fresh
-
-
-class Optim(Section):
-    """The optimizer and its length; fields as in ``pipeline.train.TrainSettings``."""
-
-    learning_rate: Positive
-    warmup_steps: Annotated[int, Field(ge=0)]
-    batch: Count  # pairs per step
-    max_steps: Count
-    weight_decay: Annotated[float, Field(ge=0)]
-    max_grad_norm: Positive
-    checkpoint_every: Count  # a multiple of log_every
-    log_every: Count  # steps between two lines of metrics
-    patience: Count | None  # stop after so many logs without a lower eval/loss; null: never
-    max_chosen_error: Positive | None  # stop when the chosen error exceeds base's by this share
-    precision: Literal["fp32", "bf16"]  # of the UNet's arithmetic; trained weights stay fp32
-    gradient_checkpointing: bool  # less memory for a second forward
+    views: Count  # cached per pair, the same of both sides; training draws one at each visit
+    flip: bool  # every second view is a mirror image
+    crop: Annotated[int, Field(ge=8, multiple_of=8)] | None  # pixels, side of a view; null: whole
 
     @model_validator(mode="after")
-    def _checkpoints_when_logged(self) -> "Optim":
-        if self.checkpoint_every % self.log_every:
-            raise ValueError("checkpoint_every must be a multiple of log_every")
+    def _views_to_tell_apart(self) -> "Latents":
+        if self.flip and self.views < 2:
+            raise ValueError("flip needs views: 2 or more, every second one is a mirror image")
         return self
 
-
-class Watch(Section):
-    """What is measured while training; fields as in ``pipeline.experts.WatchSettings``."""
-
-    held_out: Annotated[int, Field(ge=0)]  # pairs per category that are not trained on
-    draws: Draws  # fixed random draws for each of them
-
-
-class Experts(Section):
-    """Training of one expert per category."""
-
-    lora: Lora
-    dpo: Dpo
-    optim: Optim
-    watch: Watch
-
-    @model_validator(mode="after")
-    def _patience_needs_held_out_pairs(self) -> "Experts":
-        if self.optim.patience is not None and not self.watch.held_out:
-            raise ValueError("optim.patience needs watch.held_out pairs")
-        return self
-
-
-class Joint(Section):
-    """The all-in-one baseline: as the experts but for these; all rows, alpha grown with rank."""
-
-    rank: Count
-    fixed_draws: Draws | None
-    max_steps: Count
-
-
-class Merge(Section):
-    """Merging the experts: which methods, and the factor on each merged delta."""
-
-    methods: Annotated[dict[MergeMethod, Positive], Field(min_length=1)]
-    calibration_prompts: Count  # pairs per category: their prompts, and as many benign ones
-    calibration_timesteps: Timesteps
-    null_damping: Positive | None  # as experts.lora's, over the safe prompts of all categories
-    equalise: bool  # scale experts to answer equally strongly to their own unsafe prompts
+    def check_against(self, size: int) -> None:
+        """Raise ValueError unless images of ``size`` pixels have as many different views."""
+        if self.crop is not None and self.crop > size:
+            raise ValueError(f"latents.crop ({self.crop}) must not exceed images.size ({size})")
+        if self.views > (2 if self.flip else 1) and self.crop in (None, size):
+            raise ValueError(
+                "latents.views: beyond an image and its mirror image they need a latents.crop "
+                "smaller than images.size"
+            )
 
 
 class Benchmark(Section):
@@ -268,6 +200,7 @@ class Params(Section):
                 raise ValueError(
                     f"variants.{name} needs {variant.path}, which merge.methods does not make"
                 )
+        self.latents.check_against(self.images.size)
         lora, left = self.experts.lora, self.pairs.min_pairs - self.experts.watch.held_out
         if left < 1:
             raise ValueError("experts.watch.held_out must leave some of pairs.min_pairs")

@@ -1,29 +1,29 @@
 """One training loop for everything that is trained with a preference loss.
 
 Every random number of a step derives from the run's seed and the step's number, so the state that
-a resumed run needs is the step, the weights and the optimizer's moments: bit for bit the same
-final weights, however often the run was killed.
+a resumed run needs is the step, the weights and the optimizer's moments: on a CPU bit for bit the
+same final weights, however often the run was killed.
 """
 
-import json
 import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from pipeline.checkpoints import Checkpoints
+from pipeline.errors import InputError
+from pipeline.processes import ALONE, Processes
 from pipeline.progress import progress_bar
 from pipeline.seeds import content_id, seed_for
-from pipeline.storage import atomic_path
 
 log = logging.getLogger(__name__)
 WATCHED = "error/chosen_over_reference"  # what the divergence guard looks at
-# (rows of the batch, generator of the step) -> losses (batch,), metrics by name (batch,)
+# (rows of the batch, generator of the step) -> losses, metrics by name, of this process's share
+# of the rows each (with one process all of them)
 TrainingStep = Callable[[Tensor, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -44,72 +44,69 @@ class TrainSettings:
     max_chosen_error: float | None = None  # divergence guard on WATCHED; None: no guard
     precision: str = "fp32"  # or "bf16": of the model's arithmetic; trained weights stay fp32
     gradient_checkpointing: bool = False  # less memory for a second forward
-
-
-@dataclass
-class TrainState:
-    """What a checkpoint holds besides weights and optimizer moments."""
-
-    step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)  # one entry per log_every steps
-
-    def out_of_patience(self, patience: int | None) -> bool:
-        """Whether none of the last ``patience`` logs has a lower eval/loss than all before them."""
-        losses = [entry["eval/loss"] for entry in self.history if "eval/loss" in entry]
-        if patience is None or len(losses) <= patience:
-            return False
-        return min(losses[-patience:]) >= min(losses[:-patience])
+    compile: bool = False  # torch.compile for policy and reference: minutes at the start
+    checkpoints: int = 1  # how many are kept while training
 
 
 def train(
     parameters: Mapping[str, torch.nn.Parameter], rows: int, training_step: TrainingStep,
-    settings: TrainSettings, checkpoint: Path, identity: object,
-    evaluate: Callable[[], dict[str, float]] | None = None,
+    settings: TrainSettings, checkpoints: Path, identity: object,
+    evaluate: Callable[[], dict[str, float]] | None = None, *,
+    observe: Callable[[Mapping[str, float]], None] = lambda entry: None,
+    processes: Processes = ALONE,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Minimise the mean of ``training_step``'s losses with AdamW; returns the logged metrics.
 
     Args:
-        parameters: what is trained, by name.
+        parameters: what is trained, by name; every process starts with the same values.
         rows: size of the data set; each epoch visits every row once in an order of its own.
-        checkpoint: file of the run; the caller deletes it once the result is written.
+        checkpoints: folder of the run; the caller deletes it once the result is written.
         identity: JSON-able description of data and model; a checkpoint of another is ignored.
         evaluate: measures held-out data at every log; its names get the prefix ``eval/``.
+        observe: is told every logged entry; those from before a resume come first.
+        processes: those that share the batches; only the main one writes checkpoints.
 
     Raises:
         FloatingPointError: a loss is not finite, with the step and rows; or the mean chosen error
             of a log exceeds the reference's by more than ``max_chosen_error`` of it, with advice.
+        InputError: the processes have found different checkpoints.
 
-    A run out of patience ends with the weights of its last step, not of its best.
+    With ``patience`` the parameters end as they were at the lowest eval/loss; ``kept_entry`` is the
+    log entry of those that a history ends with.
     """
-    run_id = content_id(identity, asdict(settings), {n: list(p.shape) for n, p in
-                                                     parameters.items()})  # fmt: skip
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    state = _load_checkpoint(checkpoint, run_id, parameters, optimizer)
+    shapes = {name: list(p.shape) for name, p in parameters.items()}
+    run_id = content_id(identity, without_housekeeping(asdict(settings)), shapes)
+    optimizer = _optimizer(parameters, settings)
+    saved = Checkpoints(checkpoints, run_id, settings.checkpoints)
+    state = saved.load(parameters, optimizer)
+    _agree(state.step, parameters, processes)
+    for entry in state.history:
+        observe(entry)
     progress = progress_bar(
         settings.max_steps * settings.batch, "train", "pair", state.step * settings.batch
     )
     recent: list[dict[str, float]] = []
-    while state.step < settings.max_steps and not state.out_of_patience(settings.patience):
+    while state.step < settings.max_steps and not _out_of_patience(state.history, settings):
         batch_rows = rows_of_step(rows, settings.batch, state.step, settings.seed)
         generator = torch.Generator().manual_seed(seed_for(settings.seed, "step", state.step))
         losses, metrics = training_step(batch_rows, generator)
-        if not losses.isfinite().all():
+        named = {"loss": losses.detach()} | metrics
+        sums = processes.sum(torch.stack([value.double().sum() for value in named.values()]))
+        means = dict(zip(named, (sums / settings.batch).tolist(), strict=True))
+        if not math.isfinite(means["loss"]):
             raise FloatingPointError(
-                f"loss is {losses.detach().tolist()} at step {state.step}, rows "
-                f"{batch_rows.tolist()}; lower experts.optim.learning_rate or "
-                "experts.dpo.beta"
+                f"loss is {means['loss']} at step {state.step}, rows {batch_rows.tolist()}; lower "
+                "experts.optim.learning_rate or experts.dpo.beta"
             )
         optimizer.zero_grad()
-        losses.mean().backward()
+        (losses.sum() / settings.batch).backward()
+        _sum_gradients(list(parameters.values()), processes)
         torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * warmup(state.step, settings.warmup_steps)
         optimizer.step()
         state.step += 1
-        recent.append({"loss": losses.mean().item()} | {k: v.mean().item() for k, v in
-                                                        metrics.items()})  # fmt: skip
+        recent.append(means)
         progress.update(settings.batch)
         if state.step % settings.log_every == 0 or state.step == settings.max_steps:
             means = {k: math.fsum(r[k] for r in recent) / len(recent) for k in recent[0]}
@@ -119,15 +116,77 @@ def train(
             if not all(map(math.isfinite, measured.values())):
                 raise FloatingPointError(f"held-out measures are not finite at step {state.step}")
             state.history.append({"step": state.step} | means | measured)
+            observe(state.history[-1])
+            if settings.patience and kept_entry(state.history, settings) is state.history[-1]:
+                state.best = {name: p.detach().clone() for name, p in parameters.items()}
             progress.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
             recent = []
-            if state.step % settings.checkpoint_every == 0 or state.step == settings.max_steps:
-                _save_checkpoint(checkpoint, run_id, state, parameters, optimizer)
+            due = state.step % settings.checkpoint_every == 0
+            if processes.main and (due or state.step == settings.max_steps):
+                saved.save(state, parameters, optimizer)
     progress.close()
+    for name, value in state.best.items():
+        parameters[name].data.copy_(value)
     if state.step < settings.max_steps:
         log.info("stopped at step %d: eval/loss has not fallen for %d logs", state.step,
                  settings.patience)  # fmt: skip
     return state.history
+
+
+def without_housekeeping(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings without those that leave the trained weights as they are."""
+    return {k: v for k, v in settings.items() if k not in ("checkpoints", "checkpoint_every")}
+
+
+def _optimizer(
+    parameters: Mapping[str, torch.nn.Parameter], settings: TrainSettings
+) -> torch.optim.Optimizer:  # fmt: skip
+    """AdamW. DoRA's magnitudes start at the base weight's size, which must not decay to zero."""
+    kept = [p for name, p in parameters.items() if "lora_magnitude" in name]
+    decayed = [p for name, p in parameters.items() if "lora_magnitude" not in name]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay},
+              {"params": kept, "weight_decay": 0.0}]  # fmt: skip
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=settings.learning_rate, fused=True
+    )
+
+
+def _agree(step: int, parameters: Mapping[str, torch.nn.Parameter], processes: Processes) -> None:
+    """Raise InputError unless every process goes on from the same step."""
+    device = next(iter(parameters.values())).device
+    if processes.sum(torch.tensor(step, device=device)).item() != step * processes.count:
+        raise InputError(
+            f"this process goes on from step {step}, others do not; all of them must see the same "
+            ".checkpoints folder"
+        )
+
+
+def kept_entry(
+    history: Sequence[Mapping[str, float]], settings: TrainSettings
+) -> Mapping[str, float]:  # fmt: skip
+    """The log entry of the weights that a run ends with: the best with patience, else the last."""
+    if settings.patience is None:
+        return history[-1]
+    return min(history, key=lambda entry: entry["eval/loss"])
+
+
+def _out_of_patience(history: Sequence[Mapping[str, float]], settings: TrainSettings) -> bool:
+    """Whether none of the last ``patience`` logs has a lower eval/loss than all before them."""
+    patience = settings.patience
+    if patience is None or len(history) <= patience:
+        return False
+    losses = [entry["eval/loss"] for entry in history]
+    return min(losses[-patience:]) >= min(losses[:-patience])
+
+
+def _sum_gradients(parameters: Sequence[torch.nn.Parameter], processes: Processes) -> None:
+    """Replace gradients by their sums over all processes, in one exchange."""
+    if processes.count == 1:
+        return
+    total = processes.sum(torch.cat([p.grad.flatten() for p in parameters]))
+    parts = total.split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad.copy_(part.view_as(parameter))
 
 
 def over_reference(means: Mapping[str, float]) -> dict[str, float]:
@@ -161,34 +220,3 @@ def rows_of_step(rows: int, batch: int, step: int, seed: int) -> Tensor:
         for epoch in {p // rows for p in positions}
     }
     return torch.stack([orders[p // rows][p % rows] for p in positions])
-
-
-def _save_checkpoint(path, run_id, state: TrainState, parameters, optimizer) -> None:
-    tensors = {}
-    for name, parameter in parameters.items():
-        moments = optimizer.state[parameter]
-        tensors[f"{name}|weight"] = parameter.detach().contiguous()
-        for key in ("exp_avg", "exp_avg_sq", "step"):
-            tensors[f"{name}|{key}"] = moments[key].contiguous()
-    header = {"run_id": run_id, "state": json.dumps(asdict(state))}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
-
-
-def _load_checkpoint(path, run_id, parameters, optimizer) -> TrainState:
-    """The state to go on from; a fresh one when there is no checkpoint of this very run."""
-    if not path.exists():
-        return TrainState()
-    with safe_open(path, "pt") as file:
-        header = file.metadata()
-        if header["run_id"] != run_id:
-            log.info("ignoring %s: it belongs to other data or settings", path)
-            return TrainState()
-        for name, parameter in parameters.items():
-            parameter.data.copy_(file.get_tensor(f"{name}|weight"))
-            moments = {key: file.get_tensor(f"{name}|{key}") for key in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items()}
-            optimizer.state[parameter]["step"] = file.get_tensor(f"{name}|step")  # stays on the CPU
-        state = TrainState(**json.loads(header["state"]))
-    log.info("resuming %s at step %d", path, state.step)
-    return state

@@ -2,8 +2,9 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.diffusion import model_revision
-from pipeline.latents import encode_pairs, read_benign_prompts, save_latents
+from pipeline.diffusion import ModelSource
+from pipeline.encode import ViewSettings, encode_pairs, read_benign_prompts
+from pipeline.latents import save_latents
 from pipeline.params import load_params
 from pipeline.records import PreferencePair
 from pipeline.storage import read_rows
@@ -11,11 +12,12 @@ from pipeline.storage import read_rows
 
 def main(category: str) -> None:
     params = load_params()
-    model = params.base_model
+    asked = params.latents
+    views = ViewSettings(asked.views, asked.flip, asked.crop, params.seed)
     latents = encode_pairs(
-        read_rows(artifacts.pairs(category), PreferencePair), model.path, model.revision,
-        model_revision(model.path, model.revision), params.images.batch,
-        read_benign_prompts(params.latents.benign_prompts),
+        read_rows(artifacts.pairs(category), PreferencePair),
+        ModelSource(**params.base_model.weights), params.images.batch,
+        read_benign_prompts(asked.benign_prompts), views,
     )  # fmt: skip
     save_latents(artifacts.latents(category), latents)
 

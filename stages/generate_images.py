@@ -4,7 +4,7 @@ from functools import partial
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.diffusion import Sampler, draw_images, load_pipeline, model_revision
+from pipeline.diffusion import ModelSource, Sampler, draw_images, load_pipeline
 from pipeline.images import draw_pairs
 from pipeline.params import load_params
 from pipeline.records import PromptPair
@@ -13,14 +13,14 @@ from pipeline.storage import read_rows
 
 def main(category: str) -> None:
     params = load_params()
-    model, i = params.base_model, params.images
+    source, i = ModelSource(**params.base_model.weights), params.images
     pairs = read_rows(artifacts.prompts(category), PromptPair)
     sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size)
-    pipe = load_pipeline(model.path, model.revision)
+    pipe = load_pipeline(source)
     draw_pairs(
         artifacts.images(category), pairs, partial(draw_images, pipe, sampler=sampler), sampler,
-        model=model.path, revision=model_revision(model.path, model.revision),
-        base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,
+        model=source.path, revision=source.identity, base_seed=params.seed,
+        shard_rows=i.shard_rows, batch=i.batch,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from pipeline import artifacts
 from pipeline.calibration import Calibration, count_winners
 from pipeline.cli import run_stage
-from pipeline.diffusion import load_alphas_cumprod, load_unet
+from pipeline.diffusion import ModelSource, load_noise_schedule, load_unet
 from pipeline.latents import load_latents
 from pipeline.lora import load_lora
 from pipeline.merge import merge_and_save, prepare_experts
@@ -12,13 +12,14 @@ from pipeline.params import load_params
 
 def main() -> None:
     params = load_params()
-    model, m, categories = params.base_model, params.merge, params.taxonomy.categories
+    source = ModelSource(**params.base_model.weights)
+    m, categories = params.merge, params.taxonomy.categories
     loaded = {c: load_lora(artifacts.expert(c)) for c in categories}
     calibration = Calibration(
-        load_unet(model.path, model.revision),
+        load_unet(source),
         {c: load_latents(artifacts.latents(c)) for c in categories},
-        load_alphas_cumprod(model.path, model.revision)[0], m.calibration_prompts,
-        m.calibration_timesteps, params.seed, "merge", "merge.calibration_prompts",
+        load_noise_schedule(source), m.calibration_prompts, m.calibration_timesteps, params.seed,
+        "merge", "merge.calibration_prompts", m.calibration_batch,
     )  # fmt: skip
     experts, scales = prepare_experts(
         {c: lora for c, (lora, _) in loaded.items()}, calibration, m.null_damping, m.equalise

@@ -5,7 +5,7 @@ from functools import partial
 from pipeline import artifacts
 from pipeline.benchmarks import of_categories, read_benchmark
 from pipeline.cli import run_stage
-from pipeline.diffusion import Sampler, draw_images, load_variant
+from pipeline.diffusion import ModelSource, Sampler, draw_images, load_variant
 from pipeline.params import load_params
 from pipeline.samples import draw_benchmarks
 
@@ -19,8 +19,11 @@ def main(variant: str) -> None:
         for name in params.benchmarks.sets
     }
     redraws = {n: b.redraws for n, b in params.benchmarks.sets.items() if variant == "base"}
-    model, lora = params.base_model, v.path if v.kind == "lora" else None
-    pipe, revision = load_variant(model.path, model.revision, lora)
+    source, lora = (
+        ModelSource(**params.base_model.weights),
+        v.path if v.kind == "lora" else None,
+    )
+    pipe, revision = load_variant(source, lora)
     draw_benchmarks(
         artifacts.benchmark(variant), prompts, redraws, partial(draw_images, pipe, sampler=sampler),
         sampler, variant=variant, revision=revision, base_seed=params.seed,

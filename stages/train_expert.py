@@ -2,6 +2,7 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
+from pipeline.diffusion import ModelSource
 from pipeline.experts import Outputs, Recipe, train_and_save
 from pipeline.latents import load_latents
 from pipeline.params import load_params
@@ -10,12 +11,13 @@ from pipeline.params import load_params
 def main(category: str) -> None:
     params = load_params()
     train_and_save(
-        params.base_model.path, params.base_model.revision,
+        ModelSource(**params.base_model.weights),
         {category: load_latents(artifacts.latents(category))},
         Recipe.of(params.experts.model_dump(), params.seed),
         Outputs(
             artifacts.expert(category), artifacts.expert_metrics(category),
-            artifacts.expert_steps(category), artifacts.checkpoint(category),
+            artifacts.expert_steps(category), artifacts.checkpoints(category),
+            artifacts.live(category),
         ),
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
+from pipeline.diffusion import ModelSource
 from pipeline.experts import Outputs, Recipe, train_and_save
 from pipeline.latents import load_latents
 from pipeline.params import load_params
@@ -17,12 +18,12 @@ def main() -> None:
     values["dpo"] |= {"fixed_draws": joint.fixed_draws}
     values["optim"] |= {"max_steps": joint.max_steps}
     train_and_save(
-        params.base_model.path, params.base_model.revision,
+        ModelSource(**params.base_model.weights),
         {c: load_latents(artifacts.latents(c)) for c in params.taxonomy.categories},
         Recipe.of(values, params.seed),
         Outputs(
             artifacts.JOINT, artifacts.JOINT_METRICS, artifacts.JOINT_STEPS,
-            artifacts.checkpoint("joint"),
+            artifacts.checkpoints("joint"), artifacts.live("joint"),
         ),
     )  # fmt: skip
 

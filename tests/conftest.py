@@ -57,9 +57,11 @@ def tiny_latents() -> LatentPairs:
 
     return LatentPairs(
         pair_ids=["a", "b", "c", "d"],
-        chosen_mean=randn(4, 4, 4, 4), chosen_std=torch.full((4, 4, 4, 4), 0.05),
-        rejected_mean=randn(4, 4, 4, 4) + 1.5, rejected_std=torch.full((4, 4, 4, 4), 0.05),
-        prompt_embeds=randn(9, 6, 8), pooled_embeds=torch.zeros(9, 0), pixels=32,
+        chosen_mean=randn(4, 1, 4, 4, 4), chosen_std=torch.full((4, 1, 4, 4, 4), 0.05),
+        rejected_mean=randn(4, 1, 4, 4, 4) + 1.5, rejected_std=torch.full((4, 1, 4, 4, 4), 0.05),
+        prompt_embeds=randn(9, 6, 8).half(), pooled_embeds=torch.zeros(9, 0).half(), pixels=32,
+        view_pixels=32,
+        corner=torch.zeros(4, 1, 2, dtype=torch.int64),
         chosen_prompt=torch.arange(1, 5), rejected_prompt=torch.arange(5, 9),
         benign_prompt=torch.tensor([0, 1]),
         base_revision="tiny", margin=torch.tensor([1.0, 2.0, 3.0, 2.0]), judge_spec="{}",
@@ -94,6 +96,6 @@ def prompt_pair(k: int, category: str = "violence") -> PromptPair:
 @pytest.fixture(scope="session")
 def testbed_pipeline():
     """The bundled model."""
-    from pipeline.diffusion import load_pipeline
+    from pipeline.diffusion import ModelSource, load_pipeline
 
-    return load_pipeline(str(TESTBED / "sd"), None)
+    return load_pipeline(ModelSource(str(TESTBED / "sd")))

@@ -67,8 +67,8 @@ import sys
 from pipeline.cli import run_stage
 sys.argv = ["x"]
 def main():
-    from pipeline.diffusion import Sampler, draw_images, load_pipeline
-    pipe = load_pipeline("assets/testbed/sd", None)
+    from pipeline.diffusion import ModelSource, Sampler, draw_images, load_pipeline
+    pipe = load_pipeline(ModelSource("assets/testbed/sd"))
     draw_images(pipe, ["a red secretword star " * 20], [0], Sampler("ddim", 1, 1.0, 64))
 run_stage(main)
 """

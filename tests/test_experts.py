@@ -5,11 +5,19 @@ import uuid
 import pytest
 import torch
 
+from pipeline.artifacts import LORA_FILE
+from pipeline.calibration import check_experts
+from pipeline.diffusion import NoiseSchedule, load_noise_schedule, load_unet
 from pipeline.dpo import LOSSES, squared_error
+from pipeline.encode import encode_pairs
 from pipeline.errors import InputError
 from pipeline.experts import LoraSettings, Recipe, WatchSettings, train_lora
-from pipeline.preference import DpoSettings, NoiseSchedule, PreferenceStep, hold_out
+from pipeline.latents import hold_out
+from pipeline.lora import load_lora, save_lora
+from pipeline.preference import DpoSettings, PreferenceStep
 from pipeline.train import TrainSettings
+from tests.imports import ROOT
+from tests.test_encode import BENIGN, MODEL, pair
 
 LORA = LoraSettings(rank=4, targets=["to_q", "to_k", "to_v", "to_out.0"])
 DPO = DpoSettings(beta=200.0, mu=None, captions="both", prompt_dropout=0.0)
@@ -44,6 +52,26 @@ def test_every_loss_trains(loss, tiny_unet, tiny_latents, alphas_cumprod, tmp_pa
     assert history[-1]["loss"] < history[0]["loss"]
 
 
+@pytest.fixture(scope="module")
+def testbed_latents():
+    return encode_pairs([pair(k) for k in range(6)], MODEL, 6, BENIGN)
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_every_loss_trains_the_testbed_and_is_documented(loss, testbed_latents, tmp_path):
+    # a small recipe of the default profile's scale; every loss falls on the pairs it trains on
+    dpo = DpoSettings(beta=500.0, mu=0.5, captions="both", prompt_dropout=0.0, loss=loss,
+                      fixed_draws=1)  # fmt: skip
+    settings = dataclasses.replace(SETTINGS, learning_rate=2e-3, max_steps=16, log_every=8)
+    recipe = Recipe(LORA, dpo, dataclasses.replace(settings, checkpoint_every=16))
+    schedule = load_noise_schedule(MODEL)
+    _, history = train_lora(
+        load_unet(MODEL), {"violence": testbed_latents}, schedule, recipe, tmp_path
+    )
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert f"`{loss}`" in (ROOT / "README.md").read_text()
+
+
 def test_bf16_and_checkpointing_train_the_same_fp32_weights(
     tiny_unet, tiny_latents, alphas_cumprod, tmp_path
 ):
@@ -66,6 +94,66 @@ def test_bf16_and_checkpointing_train_the_same_fp32_weights(
         assert not torch.equal(trained, trained.bfloat16().float())  # kept in fp32
     assert found["bf16"][1] == pytest.approx(loss, rel=0.1)
     assert found["bf16"][1] != loss
+
+
+def test_compiled_training_is_the_same_training(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path, monkeypatch
+):
+    # traced and guarded as ever, but not handed to a C compiler, which takes minutes
+    seen, compiler = [], torch.compile
+
+    def trace(function):
+        seen.append(function.__name__)
+        return compiler(function, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", trace)
+    short = dataclasses.replace(SETTINGS, max_steps=3)
+    dpo = dataclasses.replace(DPO, fixed_draws=2)
+    plain, compiled = (
+        train(
+            copy.deepcopy(tiny_unet), tiny_latents, alphas_cumprod, tmp_path, dpo,
+            dataclasses.replace(short, compile=on), watch=WatchSettings(1, 2),
+        )
+        for on in (False, True)
+    )  # fmt: skip
+    for name, layer in plain[0].items():
+        assert torch.allclose(compiled[0][name].delta, layer.delta, atol=1e-4), name
+    assert compiled[1][-1] == pytest.approx(plain[1][-1], rel=1e-3, abs=1e-3)
+    assert seen == ["policy", "reference"] * 2  # of training and of held-out pairs
+
+
+def test_a_dora_trains_and_draws_in_diffusers_as_it_was_trained(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path
+):
+    fresh = copy.deepcopy(tiny_unet)
+    lora = dataclasses.replace(LORA, dora=True, alpha=8.0)
+    trained, history = train(tiny_unet, tiny_latents, alphas_cumprod, tmp_path, lora=lora)
+    assert history[-1]["loss"] < 0.6
+    given = (torch.randn(2, 4, 4, 4), torch.tensor([10, 500]), torch.randn(2, 6, 8))
+    with torch.no_grad():
+        before, ours = fresh(*given).sample, tiny_unet(*given).sample
+        save_lora(tmp_path / "dora", trained, {})
+        fresh.load_lora_adapter(
+            tmp_path / "dora", prefix="unet", weight_name=LORA_FILE, use_safetensors=True
+        )
+        theirs = fresh(*given).sample
+    assert abs(ours - before).max() > 0.05
+    assert torch.allclose(theirs, ours, atol=1e-4)
+    magnitudes = [layer.magnitude for layer in load_lora(tmp_path / "dora")[0].values()]
+    assert all(m.ndim == 1 for m in magnitudes)
+    with pytest.raises(InputError, match="a DoRA cannot be merged.*experts.lora.dora: false"):
+        check_experts({"a": trained})
+
+
+def test_memory_that_runs_out_is_an_error_that_says_what_to_change(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path, monkeypatch
+):
+    def full(self, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(PreferenceStep, "rehearse", full)
+    with pytest.raises(InputError, match="does not fit into memory .*lower experts.optim.batch"):
+        train(tiny_unet, tiny_latents, alphas_cumprod, tmp_path)
 
 
 def test_what_is_kept_acts_as_what_was_trained_whatever_alpha(
@@ -142,7 +230,7 @@ def test_the_safeguard_spares_the_chosen_side(tiny_unet, tiny_latents, alphas_cu
 
 
 def test_latents_of_another_model_are_refused(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
-    wide = dataclasses.replace(tiny_latents, prompt_embeds=torch.zeros(9, 6, 16))
+    wide = dataclasses.replace(tiny_latents, prompt_embeds=torch.zeros(9, 6, 16).half())
     with pytest.raises(InputError, match="text width 16, the UNet of base_model.path 4 and 8"):
         train(tiny_unet, wide, alphas_cumprod, tmp_path)
 
@@ -238,7 +326,8 @@ def test_a_null_space_leaves_safe_prompts_alone_and_still_learns(
         trained, history = train(copy.deepcopy(tiny_unet), one_prompt, alphas_cumprod, tmp_path,
                                  dpo=dpo, lora=lora)  # fmt: skip
         learnt[damping] = history[-1]["rewards/accuracies"]
-        safe, unsafe = tiny_latents.prompt_embeds[1], tiny_latents.prompt_embeds[5:]
+        embeds = tiny_latents.prompt_embeds.float()
+        safe, unsafe = embeds[1], embeds[5:]
         left[damping] = sum(
             ((safe @ d.delta.T).norm() / (unsafe @ d.delta.T).norm()).item()
             for d in trained.values()

@@ -11,6 +11,7 @@ from pipeline.calibration import (
     count_winners,
     own_activation,
 )
+from pipeline.diffusion import NoiseSchedule
 from pipeline.errors import InputError
 from pipeline.lora import LoraLayer, attach_lora, extract_lora
 from pipeline.merge import (
@@ -163,15 +164,9 @@ def test_calibration_sees_what_the_layers_see(tiny_unet, tiny_latents, alphas_cu
 
 def calibration_of(unet, latents, alphas_cumprod):
     return Calibration(
-        unet,
-        {"a": latents, "b": latents},
-        alphas_cumprod,
-        3,
-        [100, 700],
-        0,
-        "merge",
-        "merge.calibration_prompts",
-    )
+        unet, {"a": latents, "b": latents}, NoiseSchedule(alphas_cumprod, "epsilon"), 3, [100, 700],
+        0, "merge", "merge.calibration_prompts", batch=4,
+    )  # fmt: skip
 
 
 def test_benign_moments_are_those_of_safe_and_benign_prompts(
@@ -199,7 +194,7 @@ def test_projected_experts_keep_off_benign_inputs(tiny_unet, tiny_latents, alpha
     layer = next(n for n, _ in tiny_unet.named_modules() if n.endswith("attn2.to_v"))
     rng = torch.Generator().manual_seed(0)
     expert = {layer: LoraLayer(torch.randn(2, 8, generator=rng), torch.randn(8, 2, generator=rng))}
-    benign = tiny_latents.prompt_embeds[tiny_latents.chosen_prompt].reshape(-1, 8)
+    benign = tiny_latents.prompt_embeds[tiny_latents.chosen_prompt].reshape(-1, 8).float()
     sizes = [
         (benign @ project_experts({"a": expert}, calibration, damping)["a"][layer].delta.T).norm()
         for damping in (None, 1.0, 0.01)
@@ -234,7 +229,7 @@ def test_own_activation_by_hand(tiny_unet, tiny_latents, alphas_cumprod):
         calibration_of(tiny_unet, tiny_latents, alphas_cumprod), prompts=4
     )
     expert = {layer: LoraLayer(torch.eye(8), 2 * torch.eye(8))}
-    tokens = tiny_latents.prompt_embeds[tiny_latents.rejected_prompt]
+    tokens = tiny_latents.prompt_embeds[tiny_latents.rejected_prompt].float()
     expected = 2 * tokens.square().mean().sqrt().item()
     assert own_activation({"a": expert}, calibration)["a"] == pytest.approx(expected, rel=1e-4)
 

@@ -4,15 +4,11 @@ import math
 import pytest
 import torch
 
+from pipeline.diffusion import NoiseSchedule
 from pipeline.errors import InputError
 from pipeline.lora import attach_lora
-from pipeline.preference import (
-    DpoSettings,
-    NoiseSchedule,
-    PreferenceStep,
-    caption_rows,
-    hold_out,
-)
+from pipeline.preference import DpoSettings, PreferenceStep, caption_rows
+from pipeline.processes import ALONE, Processes
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 DPO = DpoSettings(beta=200.0, mu=None, captions="both", prompt_dropout=0.0)
@@ -57,17 +53,70 @@ def test_the_sides_share_noise_timestep_and_posterior_draw(tiny_unet, tiny_laten
     assert torch.allclose(metrics["rewards/chosen"], metrics["rewards/rejected"], atol=1e-4)
 
 
-def test_v_prediction_target_recovers_the_clean_latents(alphas_cumprod):
-    rng = torch.Generator().manual_seed(0)
-    clean, noise = torch.randn(2, 1, 2, 2, generator=rng), torch.randn(2, 1, 2, 2, generator=rng)
-    timesteps = torch.tensor([50, 700])
-    signal = alphas_cumprod[timesteps].view(2, 1, 1, 1)
-    noisy, v = NoiseSchedule(alphas_cumprod, "v_prediction").noised(clean, noise, timesteps)
-    assert torch.allclose(signal.sqrt() * noisy - (1 - signal).sqrt() * v, clean, atol=1e-6)
-    assert torch.equal(NoiseSchedule(alphas_cumprod, "epsilon").noised(clean, noise, timesteps)[1],
-                       noise)  # fmt: skip
-    with pytest.raises(InputError, match="'sample' is not known"):
-        NoiseSchedule(alphas_cumprod, "sample").noised(clean, noise, timesteps)
+def with_views(latents, views=3):
+    """Pairs in several views that can be told apart: view k is 10 k brighter on both sides."""
+    shift = 10.0 * torch.arange(views).view(1, views, 1, 1, 1)
+    return dataclasses.replace(
+        latents, corner=torch.arange(views).view(1, views, 1).repeat(len(latents), 1, 2),
+        **{f"{s}_mean": getattr(latents, f"{s}_mean") + shift for s in ("chosen", "rejected")},
+        **{f"{s}_std": getattr(latents, f"{s}_std").repeat(1, views, 1, 1, 1)
+           for s in ("chosen", "rejected")},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("fixed_draws", [None, 5])
+def test_both_sides_show_the_same_view(tiny_unet, tiny_latents, alphas_cumprod, fixed_draws):
+    attach_lora(tiny_unet, 2, TARGETS, seed=0)
+    latents, seen = with_views(tiny_latents), []
+    dpo = dataclasses.replace(DPO, fixed_draws=fixed_draws)
+    step = PreferenceStep(tiny_unet, latents, NoiseSchedule(alphas_cumprod, "epsilon"), dpo)
+    noised = step._noised
+    step._noised = lambda clean, *rest: (seen.append(clean), noised(clean, *rest))[1]
+    for seed in range(6):
+        step(torch.arange(8), torch.Generator().manual_seed(seed))
+    views = (torch.cat(seen).mean((1, 2, 3)) / 10).round()
+    assert set(views.tolist()) == {0, 1, 2}
+    for clean in seen:
+        chosen, rejected = (clean.mean((1, 2, 3)) / 10).chunk(2)
+        # the sides' own means differ by about 1.5, views by 10
+        assert torch.equal(chosen.round(), (rejected - 0.15).round())
+
+
+def test_sdxl_is_told_where_a_view_was_cut(tiny_latents):
+    latents = with_views(tiny_latents)
+    given = dataclasses.replace(
+        latents, pooled_embeds=torch.zeros(9, 2).half(), pixels=64, view_pixels=32
+    ).conditions(torch.tensor([1, 2]), latents.corner[[0, 0], [2, 0]], "cpu")
+    assert given["added_cond_kwargs"]["time_ids"].tolist() == [
+        [64, 64, 2, 2, 32, 32], [64, 64, 0, 0, 32, 32]
+    ]  # fmt: skip
+
+
+def test_shares_of_processes_make_up_the_batch(tiny_unet, tiny_latents, alphas_cumprod):
+    moved_away(tiny_unet)
+    schedule = NoiseSchedule(alphas_cumprod, "epsilon")
+    dpo = dataclasses.replace(DPO, prompt_dropout=0.5)
+    rows = torch.tensor([0, 3, 6, 6, 1])
+
+    def losses(processes):
+        step = PreferenceStep(tiny_unet, tiny_latents, schedule, dpo, processes=processes)
+        return step(rows, torch.Generator().manual_seed(1))[0]
+
+    parts = [losses(Processes(k, 2)) for k in range(2)]
+    assert [len(part) for part in parts] == [3, 2]
+    assert torch.allclose(torch.cat(parts), losses(ALONE), atol=1e-4)
+
+
+def test_rehearsing_leaves_no_gradient(tiny_unet, tiny_latents, alphas_cumprod):
+    moved_away(tiny_unet)
+    step = PreferenceStep(tiny_unet, tiny_latents, NoiseSchedule(alphas_cumprod, "epsilon"), FIXED)
+    sizes = []
+    tiny_unet.register_forward_pre_hook(
+        lambda _, __, given: sizes.append(len(given["sample"])), with_kwargs=True
+    )
+    step.rehearse(12)  # more than there are rows
+    assert sizes == [24, 24]  # reference and policy, both sides
+    assert all(p.grad is None for p in tiny_unet.parameters())
 
 
 def test_retention_adds_the_drift_on_safe_prompts_and_nothing_else(
@@ -95,7 +144,7 @@ def test_fixed_draws_give_the_losses_of_a_reference_pass(tiny_unet, tiny_latents
     rows = torch.tensor([0, 3, 6, 6])
     losses, metrics = step(rows, torch.Generator().manual_seed(4))
     which = torch.randint(5, (4,), generator=torch.Generator().manual_seed(4))
-    passed, _ = step._preference(rows, step._fixed(rows, which), None)
+    passed, _ = step._preference(rows, step._random.fixed(rows, which), None)
     assert torch.allclose(losses, passed, atol=1e-5)
     assert metrics["rewards/margins"].abs().min() > 1e-4
 
@@ -105,7 +154,7 @@ def test_fixed_draws_follow_from_the_pair(tiny_unet, tiny_latents, alphas_cumpro
 
     def noise(latents, row):
         step = PreferenceStep(tiny_unet, latents, schedule, FIXED)
-        return step._fixed(torch.tensor([row]), torch.tensor([0])).noise
+        return step._random.fixed(torch.tensor([row]), torch.tensor([0])).noise
 
     last = tiny_latents.select([3])  # as a held-out pair, or after others were added
     assert torch.equal(noise(last, 0), noise(tiny_latents, 3))
@@ -157,9 +206,9 @@ def test_the_reference_sees_every_fixed_draw_once(
 
 def test_fixed_draws_cover_the_timesteps_evenly(tiny_unet, tiny_latents, alphas_cumprod):
     step = PreferenceStep(tiny_unet, tiny_latents, NoiseSchedule(alphas_cumprod, "epsilon"), FIXED)
-    draws = step._fixed(torch.full((5,), 3), torch.arange(5))
+    draws = step._random.fixed(torch.full((5,), 3), torch.arange(5))
     assert (draws.timesteps // 200).tolist() == [0, 1, 2, 3, 4]
-    again = step._fixed(torch.tensor([3]), torch.tensor([2]))
+    again = step._random.fixed(torch.tensor([3]), torch.tensor([2]))
     assert torch.equal(again.noise[0], draws.noise[2])
     assert not torch.equal(draws.noise[0], draws.noise[1])
 
@@ -168,10 +217,16 @@ def test_measure_is_the_mean_over_rows_and_draws(tiny_unet, tiny_latents, alphas
     schedule = NoiseSchedule(alphas_cumprod, "epsilon")
     step = PreferenceStep(moved_away(tiny_unet), tiny_latents, schedule, FIXED, batch=3)
     measured = step.measure()
+
+    def draws(row, k):
+        return step._random.fixed(torch.tensor([row]), torch.tensor([k]))
+
     with torch.no_grad():
         margins = [
             step._preference(
-                torch.tensor([row]), step._fixed(torch.tensor([row]), torch.tensor([k])), None
+                torch.tensor([row]),
+                step._random.fixed(torch.tensor([row]), torch.tensor([k])),
+                None,
             )[1]["rewards/margins"].item()
             for row in range(8)
             for k in range(5)
@@ -179,16 +234,25 @@ def test_measure_is_the_mean_over_rows_and_draws(tiny_unet, tiny_latents, alphas
     assert measured["rewards/margins"] == pytest.approx(sum(margins) / 40, abs=1e-4)
 
 
-def test_held_out_pairs_are_chosen_by_their_ids(tiny_latents):
-    kept, held_out = hold_out(tiny_latents, 1)
-    assert sorted(kept.pair_ids + held_out.pair_ids) == tiny_latents.pair_ids
-    reversed_order = tiny_latents.select([3, 2, 1, 0])
-    assert hold_out(reversed_order, 1)[1].pair_ids == held_out.pair_ids
-    k = tiny_latents.pair_ids.index(held_out.pair_ids[0])
-    assert torch.equal(held_out.chosen_mean[0], tiny_latents.chosen_mean[k])
-    assert torch.equal(held_out.rejected_prompt, tiny_latents.rejected_prompt[k : k + 1])
-    with pytest.raises(InputError, match="leaves none of 4 pairs"):
-        hold_out(tiny_latents, 4)
+def test_the_measured_loss_is_the_whole_objective(tiny_unet, tiny_latents, alphas_cumprod):
+    moved_away(tiny_unet)
+    found = []
+    for dpo in (FIXED, dataclasses.replace(FIXED, sft_weight=3.0, retention=10.0)):
+        schedule = NoiseSchedule(alphas_cumprod, "epsilon")
+        found.append(PreferenceStep(tiny_unet, tiny_latents, schedule, dpo).measure())
+    plain, whole = found
+    terms = 3.0 * whole["error/chosen"] + 10.0 * whole["error/retention"]
+    assert whole["error/retention"] > 1e-3
+    assert whole["loss"] == pytest.approx(plain["loss"] + terms, rel=1e-4)
+
+
+def test_fewer_fixed_draws_than_processes_are_refused(tiny_unet, tiny_latents, alphas_cumprod):
+    one = dataclasses.replace(FIXED, captions="safe", fixed_draws=1)
+    with pytest.raises(InputError, match="1 fixed draws of 1 pairs cannot be shared by 2 proc"):
+        PreferenceStep(
+            tiny_unet, tiny_latents.select([0]), NoiseSchedule(alphas_cumprod, "epsilon"), one,
+            processes=Processes(0, 2),
+        )  # fmt: skip
 
 
 def test_margin_weights_are_one_on_average_and_follow_the_judge(

@@ -5,18 +5,19 @@ import torch
 
 from pipeline.artifacts import TESTBED
 from pipeline.diffusion import (
+    ModelSource,
     Sampler,
     draw_images,
     encode_prompts,
-    load_alphas_cumprod,
+    load_noise_schedule,
     load_unet,
     load_variant,
-    model_revision,
 )
+from pipeline.encode import encode_pairs
 from pipeline.experts import LoraSettings, Outputs, Recipe, WatchSettings, train_and_save
-from pipeline.latents import encode_pairs, load_latents, save_latents
+from pipeline.latents import load_latents, save_latents
 from pipeline.lora import attach_lora
-from pipeline.preference import DpoSettings, NoiseSchedule, PreferenceStep
+from pipeline.preference import DpoSettings, PreferenceStep
 from pipeline.records import PreferencePair
 from pipeline.storage import read_json
 from pipeline.train import TrainSettings
@@ -86,7 +87,7 @@ def pair(k):
 @pytest.fixture(scope="module")
 def latents(sdxl):
     return encode_pairs(
-        [pair(k) for k in range(4)], str(sdxl), None, model_revision(str(sdxl), None), batch=2,
+        [pair(k) for k in range(4)], ModelSource(str(sdxl)), batch=2,
         benign_prompts=["a blue star by the sea"],
     )  # fmt: skip
 
@@ -94,7 +95,7 @@ def latents(sdxl):
 def test_prompts_are_encoded_as_the_pipeline_does(sdxl):
     from diffusers import StableDiffusionXLPipeline
 
-    embeds, pooled = encode_prompts(str(sdxl), None, PROMPTS, batch=1)
+    embeds, pooled = encode_prompts(ModelSource(str(sdxl)), PROMPTS, batch=1)
     pipe = StableDiffusionXLPipeline.from_pretrained(sdxl)
     theirs, _, theirs_pooled, _ = pipe.encode_prompt(PROMPTS, do_classifier_free_guidance=False)
     assert torch.allclose(embeds, theirs, atol=1e-5)
@@ -105,18 +106,20 @@ def test_prompts_are_encoded_as_the_pipeline_does(sdxl):
 
 def test_the_unet_is_told_text_and_sizes(latents, tmp_path):
     save_latents(tmp_path, latents)
-    given = load_latents(tmp_path).conditions(torch.tensor([1, 0]), "cpu")["added_cond_kwargs"]
-    assert torch.equal(given["text_embeds"], latents.pooled_embeds[[1, 0]])
+    given = load_latents(tmp_path).conditions(
+        torch.tensor([1, 0]), latents.corner[[1, 0], 0], "cpu"
+    )["added_cond_kwargs"]
+    assert torch.equal(given["text_embeds"], latents.pooled_embeds[[1, 0]].float())
     assert given["time_ids"].tolist() == [[16, 16, 0, 0, 16, 16]] * 2
 
 
 def test_pooled_embeddings_follow_their_prompts_through_the_step(sdxl, latents):
-    unet = load_unet(str(sdxl), None)
+    unet = load_unet(ModelSource(str(sdxl)))
     attach_lora(unet, 2, ["to_q"], seed=0)
     seen = []
     unet.register_forward_pre_hook(lambda _, __, given: seen.append(given), with_kwargs=True)
     dpo = DpoSettings(100.0, None, "both", prompt_dropout=0.5)
-    schedule = NoiseSchedule(*load_alphas_cumprod(str(sdxl), None))
+    schedule = load_noise_schedule(ModelSource(str(sdxl)))
     step = PreferenceStep(unet, latents, schedule, dpo)
     for seed in range(8):  # enough for every prompt to be kept and dropped once
         step(torch.arange(8), torch.Generator().manual_seed(seed))
@@ -125,8 +128,10 @@ def test_pooled_embeddings_follow_their_prompts_through_the_step(sdxl, latents):
         for embeds, pooled in zip(
             given["encoder_hidden_states"], given["added_cond_kwargs"]["text_embeds"], strict=True
         ):
-            row = next(k for k, e in enumerate(latents.prompt_embeds) if torch.equal(e, embeds))
-            assert torch.equal(pooled, latents.pooled_embeds[row])
+            row = next(
+                k for k, e in enumerate(latents.prompt_embeds) if torch.equal(e.float(), embeds)
+            )
+            assert torch.equal(pooled, latents.pooled_embeds[row].float())
             prompts.add(row)
     assert len(seen) == 16
     assert {0, *latents.chosen_prompt.tolist(), *latents.rejected_prompt.tolist()} == prompts
@@ -143,11 +148,11 @@ def test_an_expert_trains_and_loads_in_plain_diffusers(sdxl, latents, tmp_path):
         WatchSettings(1, 2),
     )  # fmt: skip
     out = Outputs(
-        *(tmp_path / name for name in ("lora", "metrics.json", "steps.csv", "checkpoint"))
+        *(tmp_path / name for name in ("lora", "metrics.json", "steps.csv", "checkpoints", "live"))
     )
-    train_and_save(str(sdxl), None, {"violence": latents}, recipe, out)
+    train_and_save(ModelSource(str(sdxl)), {"violence": latents}, recipe, out)
     assert read_json(out.metrics)["steps"] == 8
-    assert not out.checkpoint.exists()
+    assert not out.checkpoints.exists()
 
     plain = StableDiffusionXLPipeline.from_pretrained(sdxl)
     plain.set_progress_bar_config(disable=True)
@@ -159,5 +164,5 @@ def test_an_expert_trains_and_loads_in_plain_diffusers(sdxl, latents, tmp_path):
     before = draw()
     plain.load_lora_weights(out.lora)
     assert abs(draw() - before).max() > 1e-3
-    pipe, _ = load_variant(str(sdxl), None, out.lora)
+    pipe, _ = load_variant(ModelSource(str(sdxl)), out.lora)
     assert len(draw_images(pipe, PROMPTS, [0, 1], Sampler("ddim", 2, 3.0, 16))) == 2

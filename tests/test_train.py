@@ -1,10 +1,13 @@
+import contextlib
 import dataclasses
 import math
 
 import pytest
 import torch
 
-from pipeline.train import TrainSettings, rows_of_step, train, warmup
+from pipeline.errors import InputError
+from pipeline.processes import Processes
+from pipeline.train import TrainSettings, kept_entry, rows_of_step, train, warmup
 
 SETTINGS = TrainSettings(
     learning_rate=0.05, warmup_steps=3, batch=4, max_steps=12, weight_decay=0.01,
@@ -126,18 +129,76 @@ def test_held_out_measures_that_are_not_finite_stop_the_run(tmp_path):
         train({"w": weight}, 10, step, SETTINGS, tmp_path / "c", "x", lambda: {"loss": math.nan})
 
 
-def test_it_stops_when_the_held_out_loss_has_not_fallen_and_stays_stopped(tmp_path):
+def test_with_patience_a_run_ends_with_its_best_weights_and_stays_ended(tmp_path):
     weight, step = problem()
-    losses = iter([5.0, 4.0, 4.5, 4.0, 1.0])
+    losses, weights = [5.0, 4.0, 4.5, 4.0, 1.0], []
     patient = dataclasses.replace(SETTINGS, patience=2, max_steps=20)
 
     def evaluate():
-        return {"loss": next(losses)}
+        weights.append(weight.detach().clone())
+        return {"loss": losses[len(weights) - 1]}
 
     history = train({"w": weight}, 10, step, patient, tmp_path / "c", "x", evaluate)
     assert [h["eval/loss"] for h in history] == [5.0, 4.0, 4.5, 4.0]
     assert history[-1]["step"] == 8
-    assert train({"w": weight}, 10, step, patient, tmp_path / "c", "x", evaluate) == history
+    assert torch.equal(weight.detach(), weights[1])
+    assert kept_entry(history, patient)["step"] == 4
+    assert kept_entry(history, SETTINGS)["step"] == 8
+
+    again, step = problem()  # from the checkpoint of the last step
+    assert train({"w": again}, 10, step, patient, tmp_path / "c", "x", evaluate) == history
+    assert torch.equal(again.detach(), weights[1])
+
+
+def test_every_entry_is_observed_those_before_a_resume_too(tmp_path):
+    def observed(dies_at):
+        (weight, step), seen, calls = problem(), [], []
+
+        def counting(rows, generator):
+            calls.append(1)
+            if len(calls) == dies_at:
+                raise Killed
+            return step(rows, generator)
+
+        with contextlib.suppress(Killed):
+            train({"w": weight}, 10, counting, SETTINGS, tmp_path, "x", observe=seen.append)
+        return [entry["step"] for entry in seen]
+
+    assert observed(dies_at=8) == [2, 4, 6]
+    assert observed(dies_at=None) == [2, 4, 6, 8, 10, 12]
+
+
+def test_processes_that_found_different_checkpoints_are_told(tmp_path):
+    class OtherIsAhead(Processes):
+        def sum(self, value):
+            return 2 * value + 40
+
+    with pytest.raises(InputError, match="goes on from step 0, others do not.*.checkpoints folder"):
+        weight, step = problem()
+        train({"w": weight}, 10, step, SETTINGS, tmp_path, "x", processes=OtherIsAhead(0, 2))
+
+
+def test_magnitudes_do_not_decay(tmp_path):
+    matrix, magnitude = (torch.nn.Parameter(torch.full((2,), 2.0)) for _ in range(2))
+
+    def still(rows, generator):
+        return 0.0 * (matrix.sum() + magnitude.sum()) + torch.zeros(len(rows)), {}
+
+    decaying = dataclasses.replace(SETTINGS, weight_decay=0.5)
+    parameters = {"x.lora_A.weight": matrix, "x.lora_magnitude_vector.weight": magnitude}
+    train(parameters, 10, still, decaying, tmp_path, "x")
+    assert (magnitude == 2.0).all()
+    assert (matrix < 1.9).all()
+
+
+@pytest.mark.parametrize("change", [{"checkpoints": 3}, {"checkpoint_every": 2}])
+def test_housekeeping_settings_do_not_start_a_run_anew(tmp_path, change):
+    run(tmp_path)
+
+    def never():
+        raise AssertionError("trained again")
+
+    run(tmp_path, never, dataclasses.replace(SETTINGS, **change))
 
 
 def test_every_epoch_visits_every_row_once():

@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipeline.artifacts import TESTBED
-from pipeline.diffusion import Sampler, draw_images, load_variant
+from pipeline.diffusion import ModelSource, Sampler, draw_images, load_variant
 from pipeline.params import load_params
 from pipeline.testbed import world
 from pipeline.testbed.checker import check_images, labels_of, load_checker
@@ -66,7 +66,7 @@ def draw_scenes(scenes: Sequence[world.Scene], lora: Path | None) -> list[Image.
     """Draw the scenes' captions with the bundled model, with a LoRA on it if one is given."""
     i = load_params().images
     sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size)
-    pipe, _ = load_variant(str(TESTBED / "sd"), None, lora)
+    pipe, _ = load_variant(ModelSource(str(TESTBED / "sd")), lora)
     draw = partial(draw_images, pipe, sampler=sampler)
     images: list[Image.Image] = []
     for start in tqdm(range(0, len(scenes), i.batch), desc="draw", unit="batch"):

@@ -1,0 +1,118 @@
+"""What an expert is worth, read by the world's own checker: ``python -m bench.expert``.
+
+Trains every category's expert twice through the real stage, from the pairs that ``dvc repro`` has
+cached: as params.yaml says (ours) and with fresh random draws at every visit, as published (naive).
+``marks`` is the share of pictures of the category's held-out concepts that still show a mark,
+``colour`` and ``shape`` the shares of benign pictures that have those they should, less base's.
+"""
+
+import argparse
+import copy
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from bench.table import publish, row
+from pipeline import artifacts
+from pipeline.benchmarks import BenchmarkPrompt, read_benchmark
+from pipeline.diffusion import ModelSource, Sampler, draw_images, load_variant
+from pipeline.params import Params, load_params
+from pipeline.seeds import seed_for
+from pipeline.testbed.check import CHECKER
+from pipeline.testbed.checker import check_images, load_checker
+
+SIDES = ("ours", "naive")
+
+
+def train(folder: Path, category: str, side: str) -> float:
+    """Run the stage in a folder of its own; returns its seconds, from start to end."""
+    params = yaml.safe_load(artifacts.PARAMS.read_text())
+    if side == "naive":
+        params = copy.deepcopy(params)
+        params["experts"]["dpo"]["fixed_draws"] = None
+    (folder / artifacts.DATA).mkdir(parents=True)
+    (folder / artifacts.PARAMS).write_text(yaml.safe_dump(params))
+    for shared in (artifacts.TESTBED.parent, artifacts.latents(category).parent):
+        (folder / shared).symlink_to(shared.resolve())
+    start = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "stages.train_expert", category], cwd=folder, check=True,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+    return time.monotonic() - start
+
+
+def read_pictures(
+    params: Params, lora: Path | None, prompts: Sequence[BenchmarkPrompt]
+) -> list[dict[str, str]]:  # fmt: skip
+    """What the checker sees in pictures of prompts, drawn from the pipeline's own seeds."""
+    i = params.images
+    pipe, _ = load_variant(ModelSource(**params.base_model.weights), lora)
+    draw = partial(draw_images, pipe, sampler=Sampler(i.scheduler, i.steps, i.guidance, i.size))
+    images = []
+    for start in range(0, len(prompts), i.batch):
+        part = [p.prompt for p in prompts[start : start + i.batch]]
+        images += draw(part, [seed_for(params.seed, "benchmark", p, 0) for p in part])
+    return check_images(load_checker(CHECKER), images)
+
+
+def share(hits: Sequence[bool]) -> float:
+    """The share that is true."""
+    return sum(hits) / len(hits)
+
+
+def accuracies(prompts: Sequence[BenchmarkPrompt], read: Sequence[dict]) -> dict[str, float]:
+    """Shares of pictures with their prompt's colour and shape: "a red star ..."."""
+    pairs = [(p.prompt.split(), r) for p, r in zip(prompts, read, strict=True)]
+    return {"colour": share([r["colour"] == words[1] for words, r in pairs]),
+            "shape": share([r["shape"] == words[2] for words, r in pairs])}  # fmt: skip
+
+
+def measure(
+    params: Params, category: str, side: str, base: dict[str, float]
+) -> dict[str, float]:  # fmt: skip
+    """One training: seconds, marks, and how colour and shape differ from ``base``'s."""
+    heldout, benign = (read_benchmark(n, params.benchmarks.file(n)) for n in ("heldout", "benign"))
+    asked = [p for p in heldout if p.category == category]
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = train(Path(folder), category, side)
+        lora = Path(folder) / artifacts.expert(category)
+        read = read_pictures(params, lora, asked + benign)
+    ours = accuracies(benign, read[len(asked) :])
+    marks = share([r["category"] != "none" for r in read[: len(asked)]])
+    return {"s": seconds, "marks": marks} | {name: ours[name] - base[name] for name in base}
+
+
+def main() -> None:
+    """Command line entry point."""
+    params = load_params()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--categories", nargs="+", default=params.taxonomy.categories)
+    found: dict[str, dict[str, list[float]]] = {side: {} for side in SIDES}
+    rows, benign = [], read_benchmark("benign", params.benchmarks.file("benign"))
+    base = accuracies(benign, read_pictures(params, None, benign))
+    for category in parser.parse_args().categories:
+        for side in SIDES:
+            measured = measure(params, category, side, base)
+            for name, value in measured.items():
+                found[side].setdefault(name, []).append(value)
+        rows.append(row(f"marks, {category}", *(found[s]["marks"][-1] for s in SIDES), "share", 1))
+    n = len(rows)
+    means = {k: [statistics.mean(found[s][k]) for s in SIDES] for k in ("marks", *base)}
+    rows.append(row("marks, mean", *means.pop("marks"), "share", n))
+    for name, (ours, naive) in means.items():  # differences of either sign: no ratio
+        rows.append(row(f"{name}, mean", ours, naive, "share", n) | {"ratio": None})
+    medians = [statistics.median(found[side]["s"]) for side in SIDES]
+    publish("expert", [*rows, row("stage", *medians, "s", n)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Encodes preference pairs once: VAE posteriors of their images, embeddings of their prompts.
+
+Augmentation happens here: a pair is cached in several views, crops and mirror images that both of
+its sides share, so that no view tells the sides apart (the published loops flip them separately).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pipeline.diffusion import ModelSource, encode_prompts, load_vae
+from pipeline.errors import InputError
+from pipeline.latents import LatentPairs
+from pipeline.pixels import decode_image
+from pipeline.policy import hard_block
+from pipeline.progress import progress_bar
+from pipeline.records import EncodedImage, PreferencePair
+from pipeline.seeds import seed_for
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """Which views of a pair are cached."""
+
+    views: int = 1
+    flip: bool = False  # every second view mirrors the one before it
+    crop: int | None = None  # pixels, side of a view; None: the whole image
+    base_seed: int = 0
+
+
+class View(NamedTuple):
+    """What one cached view shows of an image."""
+
+    top: int
+    left: int
+    mirrored: bool
+
+
+def views_of(pair_id: str, pixels: int, settings: ViewSettings) -> list[View]:
+    """The views of a pair's square images: the middle first, others cropped by the pair's id."""
+    found, room = [], pixels - (settings.crop or pixels)
+    for k in range(settings.views):
+        crop, mirrored = divmod(k, 2) if settings.flip else (k, 0)
+        top, left = room // 2, room // 2
+        if crop:
+            top, left = (
+                seed_for(settings.base_seed, "crop", pair_id, crop, axis) % (room + 1)
+                for axis in "yx"
+            )
+        found.append(View(top, left, bool(mirrored)))
+    return found
+
+
+def encode_pairs(
+    pairs: Sequence[PreferencePair], source: ModelSource, batch: int,
+    benign_prompts: Sequence[str], views: ViewSettings = ViewSettings(),
+) -> LatentPairs:  # fmt: skip
+    """Encode both images and both prompts of every pair with the model's own encoders.
+
+    The empty prompt, which guidance uses, joins ``benign_prompts``. Raises InputError when the
+    pairs do not all come from one named judge, or their images are not square and of one size, or
+    smaller than the crop.
+    """
+    import torch
+
+    specs = {p.judge_spec for p in pairs}
+    if len(specs) != 1 or "" in specs:
+        raise InputError(
+            f"pairs of {len(specs)} judge specs, or of none: nobody could say what they prefer; "
+            "run `dvc repro build_pairs`"
+        )
+    sides = {s for p in pairs for i in (p.image_chosen, p.image_rejected)
+             for s in decode_image(i).size}  # fmt: skip
+    if len(sides) > 1:
+        raise InputError(
+            f"images of one category must be square and of one size, their sides are "
+            f"{sorted(sides)}; draw them with one images.size"
+        )
+    side = sides.pop()
+    if views.crop is not None and views.crop > side:
+        raise InputError(f"latents.crop ({views.crop}) is larger than the images ({side} pixels)")
+    seen = [views_of(p.pair_id, side, views) for p in pairs]
+    prompts = [t for p in pairs for t in (p.prompt_chosen, p.prompt_rejected)]
+    texts = list(dict.fromkeys(["", *benign_prompts, *prompts]))
+    row = {text: k for k, text in enumerate(texts)}
+    prompt_embeds, pooled_embeds = encode_prompts(source, texts, batch)
+    return LatentPairs(
+        pair_ids=[p.pair_id for p in pairs], base_revision=source.identity,
+        judge_spec=specs.pop(), margin=torch.tensor([p.margin for p in pairs]),
+        pixels=side, view_pixels=views.crop or side,
+        corner=torch.tensor([[(v.top, v.left) for v in of_pair] for of_pair in seen]),
+        prompt_embeds=prompt_embeds.half(), pooled_embeds=pooled_embeds.half(),
+        chosen_prompt=torch.tensor([row[p.prompt_chosen] for p in pairs]),
+        rejected_prompt=torch.tensor([row[p.prompt_rejected] for p in pairs]),
+        benign_prompt=torch.tensor([row[t] for t in ("", *benign_prompts)]),
+        **_encode_images(pairs, seen, views.crop or side, source, batch),
+    )  # fmt: skip
+
+
+def _encode_images(
+    pairs: Sequence[PreferencePair], seen: Sequence[Sequence[View]], pixels: int,
+    source: ModelSource, batch: int,
+) -> dict[str, "Tensor"]:  # fmt: skip
+    """The posteriors of every view of both sides by field name, on the CPU."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vae = load_vae(source).to(device)
+    scale, count = vae.config.scaling_factor, len(seen[0])
+    total, fields = 2 * count * len(pairs), {}
+    with progress_bar(total, "encode", "view") as progress, torch.no_grad():
+        for side in ("chosen", "rejected"):
+            means, stds = [], []
+            # (image, view) in order, decoded a batch at a time
+            todo = [(getattr(p, f"image_{side}"), v) for p, s in zip(pairs, seen, strict=True)
+                    for v in s]  # fmt: skip
+            for start in range(0, len(todo), batch):
+                part = _to_pixels(todo[start : start + batch], pixels).to(device)
+                posterior = vae.encode(part).latent_dist
+                means.append(posterior.mean.cpu())
+                stds.append(posterior.std.cpu())
+                progress.update(len(part))
+            for name, parts in (("mean", means), ("std", stds)):
+                found = torch.cat(parts) * scale
+                fields[f"{side}_{name}"] = found.unflatten(0, (len(pairs), count))
+    return fields
+
+
+def read_benign_prompts(path: Path) -> list[str]:
+    """A UTF-8 text file with one prompt a line; empty lines are skipped.
+
+    Raises InputError when the file is missing, no text, holds no prompt, or a hard-blocked one.
+    """
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read latents.benign_prompts {path}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        reason = hard_block(line, "")
+        if reason:
+            raise InputError(f"{path} line {number} is hard-blocked ({reason}); remove it")
+    prompts = list(dict.fromkeys(line for line in lines if line))
+    if not prompts:
+        raise InputError(f"latents.benign_prompts {path} holds no prompt; give one a line")
+    return prompts
+
+
+def _to_pixels(views: Sequence[tuple[EncodedImage, View]], pixels: int) -> "Tensor":
+    """Views of images as (batch, 3, pixels, pixels) floats in [-1, 1]."""
+    import torch
+
+    arrays = []
+    for image, view in views:
+        whole = np.asarray(decode_image(image))
+        cut = whole[view.top : view.top + pixels, view.left : view.left + pixels]
+        arrays.append(cut[:, ::-1] if view.mirrored else cut)
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
