@@ -7,7 +7,6 @@ cached: as params.yaml says (ours) and with fresh random draws at every visit, a
 """
 
 import argparse
-import copy
 import os
 import statistics
 import subprocess
@@ -36,7 +35,6 @@ def train(folder: Path, category: str, side: str) -> float:
     """Run the stage in a folder of its own; returns its seconds, from start to end."""
     params = yaml.safe_load(artifacts.PARAMS.read_text())
     if side == "naive":
-        params = copy.deepcopy(params)
         params["experts"]["dpo"]["fixed_draws"] = None
     (folder / artifacts.DATA).mkdir(parents=True)
     (folder / artifacts.PARAMS).write_text(yaml.safe_dump(params))

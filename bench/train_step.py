@@ -14,14 +14,10 @@ losses are compared first. Each measurement is a process of its own, the sides i
 """
 
 import argparse
-import ctypes
-import gc
 import json
-import re
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +28,7 @@ from diffusers import AutoencoderKL, DDPMScheduler
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from bench.memory import now, peak_memory, reset_peak_memory
 from bench.table import publish, row
 from pipeline.diffusion import (
     ModelSource,
@@ -108,7 +105,7 @@ class Naive:
     def __call__(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Losses (batch,); random numbers are drawn in the order that ours draws them."""
         device, pairs, n = self.case.device, rows % PAIRS, len(rows)
-        size = self.policy.config.sample_size
+        size = self.case.pixels // 2 ** (len(self.vae.config.block_out_channels) - 1)
         shape = (n, self.policy.config.in_channels, size, size)
         posterior = torch.randn(shape, generator=generator)
         noise = torch.randn(shape, generator=generator)
@@ -222,32 +219,6 @@ def measure(case: Case, side: str, steps: int) -> dict[str, float]:
             take(steps)
         found["% of peak"] = 100 * counter.get_total_flops() * speed / PEAK_BF16
     return found
-
-
-def now() -> float:
-    """The time, when all that was asked of the GPU is done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.monotonic()
-
-
-def reset_peak_memory() -> float:
-    """Forget the peak so far; returns what is in use, MiB."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**20
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak_memory()
-
-
-def peak_memory() -> float:
-    """Peak memory since the last reset, of the GPU or resident in this process (Linux), MiB."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024
 
 
 def table(

@@ -57,7 +57,7 @@ class Optim(Section):
     log_every: Count  # steps between two lines of metrics
     patience: Count | None  # stop after so many logs without a lower eval/loss; null: never
     max_chosen_error: Positive | None  # stop when the chosen error exceeds base's by this share
-    precision: Literal["fp32", "bf16"]  # of the UNet's arithmetic; trained weights stay fp32
+    precision: Literal["fp32", "bf16"]  # of arithmetic and frozen weights; trained ones are fp32
     gradient_checkpointing: bool  # less memory for a second forward
     compile: bool  # torch.compile for policy and reference: minutes at the start
     checkpoints: Count  # how many are kept while training

@@ -41,12 +41,10 @@ def test_untrained_policy_is_the_reference(tiny_unet, tiny_latents, alphas_cumpr
 
 def test_the_sides_share_noise_timestep_and_posterior_draw(tiny_unet, tiny_latents, alphas_cumprod):
     # two equal sides must have equal errors; independent draws (the published flips) would differ
-    attach_lora(tiny_unet, 2, TARGETS, seed=0)
+    moved_away(tiny_unet)
     same = dataclasses.replace(
         tiny_latents, rejected_mean=tiny_latents.chosen_mean, rejected_std=tiny_latents.chosen_std
     )
-    for parameter in (p for n, p in tiny_unet.named_parameters() if "lora_" in n):
-        parameter.data += 0.1
     step = PreferenceStep(tiny_unet, same, NoiseSchedule(alphas_cumprod, "epsilon"), DPO)
     _, metrics = step(torch.arange(8), torch.Generator().manual_seed(0))
     assert metrics["rewards/chosen"].abs().min() > 1e-4
@@ -122,9 +120,7 @@ def test_rehearsing_leaves_no_gradient(tiny_unet, tiny_latents, alphas_cumprod):
 def test_retention_adds_the_drift_on_safe_prompts_and_nothing_else(
     tiny_unet, tiny_latents, alphas_cumprod
 ):
-    attach_lora(tiny_unet, 2, TARGETS, seed=0)
-    for parameter in (p for n, p in tiny_unet.named_parameters() if "lora_" in n):
-        parameter.data += 0.1
+    moved_away(tiny_unet)
     plain = dataclasses.replace(DPO, captions="unsafe")
     losses, drifts = {}, None
     for retention in (0.0, 10.0):
@@ -223,11 +219,7 @@ def test_measure_is_the_mean_over_rows_and_draws(tiny_unet, tiny_latents, alphas
 
     with torch.no_grad():
         margins = [
-            step._preference(
-                torch.tensor([row]),
-                step._random.fixed(torch.tensor([row]), torch.tensor([k])),
-                None,
-            )[1]["rewards/margins"].item()
+            step._preference(torch.tensor([row]), draws(row, k), None)[1]["rewards/margins"].item()
             for row in range(8)
             for k in range(5)
         ]
