@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import yaml
@@ -22,10 +21,10 @@ import yaml
 from bench.table import publish, row
 from pipeline import artifacts
 from pipeline.benchmarks import BenchmarkPrompt, read_benchmark
-from pipeline.diffusion import ModelSource, Sampler, draw_images, load_variant
+from pipeline.diffusion import ModelSource
 from pipeline.params import Params, load_params
 from pipeline.seeds import seed_for
-from pipeline.testbed.check import CHECKER
+from pipeline.testbed.check import CHECKER, draw_prompts
 from pipeline.testbed.checker import check_images, load_checker
 
 SIDES = ("ours", "naive")
@@ -52,13 +51,9 @@ def read_pictures(
     params: Params, lora: Path | None, prompts: Sequence[BenchmarkPrompt]
 ) -> list[dict[str, str]]:  # fmt: skip
     """What the checker sees in pictures of prompts, drawn from the pipeline's own seeds."""
-    i = params.images
-    pipe, _ = load_variant(ModelSource(**params.base_model.weights), lora)
-    draw = partial(draw_images, pipe, sampler=Sampler(i.scheduler, i.steps, i.guidance, i.size))
-    images = []
-    for start in range(0, len(prompts), i.batch):
-        part = [p.prompt for p in prompts[start : start + i.batch]]
-        images += draw(part, [seed_for(params.seed, "benchmark", p, 0) for p in part])
+    asked = [p.prompt for p in prompts]
+    seeds = [seed_for(params.seed, "benchmark", prompt, 0) for prompt in asked]
+    images = draw_prompts(ModelSource(**params.base_model.weights), lora, asked, seeds)
     return check_images(load_checker(CHECKER), images)
 
 

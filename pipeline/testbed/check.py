@@ -7,7 +7,6 @@ pictures. The pipeline's judges are not involved, so this also says how far they
 import argparse
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,18 +61,25 @@ def accuracy(scenes: Sequence[world.Scene], read: Sequence[dict[str, str]]) -> d
     }  # fmt: skip
 
 
-def draw_scenes(scenes: Sequence[world.Scene], lora: Path | None) -> list[Image.Image]:
-    """Draw the scenes' captions with the bundled model, with a LoRA on it if one is given."""
+def draw_prompts(
+    source: ModelSource, lora: Path | None, prompts: Sequence[str], seeds: Sequence[int]
+) -> list[Image.Image]:
+    """Draw prompts as params.yaml says, with a LoRA on the model if one is given."""
     i = load_params().images
     sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size)
-    pipe, _ = load_variant(ModelSource(str(TESTBED / "sd")), lora)
-    draw = partial(draw_images, pipe, sampler=sampler)
+    pipe, _ = load_variant(source, lora)
     images: list[Image.Image] = []
-    for start in tqdm(range(0, len(scenes), i.batch), desc="draw", unit="batch"):
-        part = scenes[start : start + i.batch]
-        captions = [world.caption(s, s.seed % 2) for s in part]
-        images += draw(captions, [s.seed for s in part])
+    for start in tqdm(range(0, len(prompts), i.batch), desc="draw", unit="batch"):
+        part = slice(start, start + i.batch)
+        images += draw_images(pipe, prompts[part], seeds[part], sampler)
     return images
+
+
+def draw_scenes(scenes: Sequence[world.Scene], lora: Path | None) -> list[Image.Image]:
+    """Draw the scenes' captions with the bundled model, with a LoRA on it if one is given."""
+    captions = [world.caption(s, s.seed % 2) for s in scenes]
+    source = ModelSource(str(TESTBED / "sd"))
+    return draw_prompts(source, lora, captions, [s.seed for s in scenes])
 
 
 def main() -> None:
