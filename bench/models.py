@@ -16,6 +16,11 @@ from pipeline.artifacts import TESTBED
 TEXT_TOKENS = 77
 
 
+def sd15_unet() -> UNet2DConditionModel:
+    """860 M parameters."""
+    return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+
+
 def sd15() -> StableDiffusionPipeline:
     """860 M parameters of UNet, 84 M of VAE, 123 M of text encoder."""
     tokenizer = CLIPTokenizer.from_pretrained(TESTBED / "sd" / "tokenizer")
@@ -31,7 +36,7 @@ def sd15() -> StableDiffusionPipeline:
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         ),
         text_encoder=CLIPTextModel(text), tokenizer=tokenizer,
-        unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8),
+        unet=sd15_unet(),
         scheduler=DDPMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
         ),

@@ -12,7 +12,15 @@ METRICS = Path("metrics")
 REPORT = Path("report/index.html")
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name diffusers loads by default
 MERGE_METRICS = METRICS / "merge.json"
+MERGE_ROWS = Path("plots/merge/rows.csv")
+MERGE_PAIRS = Path("plots/merge/interference.csv")
+MERGE_MAP = Path("plots/merge/experts.svg")
 MERGED = MODELS / "merged"
+CALIBRATION = DATA / "calibration"  # what layers see; made of unsafe prompts' embeddings
+FRONTS = METRICS / "fronts.json"
+FRONTS_FIGURE = Path("plots/fronts.svg")
+SHIPPED = MODELS / "shipped"
+SHIPPED_METRICS = METRICS / "shipped.json"
 JOINT = MODELS / "joint"
 JOINT_METRICS = METRICS / "joint.json"
 JOINT_STEPS = Path("plots/joint.csv")
@@ -96,3 +104,18 @@ def evaluation_scores(variant: str) -> Path:
 def evaluation(variant: str) -> Path:
     """Metrics of a model variant by benchmark."""
     return METRICS / "evaluation" / f"{variant}.json"
+
+
+def dial(model: str) -> Path:
+    """Folder of a LoRA's images by scale."""
+    return DATA / "dial" / model
+
+
+def dial_outcomes(model: str) -> Path:
+    """Outcome rows of a LoRA at all scales."""
+    return DATA / "dial_outcomes" / f"{model}.parquet"
+
+
+def dial_curve(model: str) -> Path:
+    """Metrics of a LoRA against its scale, for ``dvc plots``."""
+    return Path("plots/dial") / f"{model}.csv"

@@ -1,6 +1,5 @@
-"""What LoRA layers see while the base model denoises: input to Co-Merge and the null space."""
+"""What LoRA layers see while the base model denoises: input to merging and the null space."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,55 +10,83 @@ from torch import Tensor
 from pipeline.diffusion import NoiseSchedule
 from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
-from pipeline.lora import Lora, LoraLayer
+from pipeline.lora import Lora
 from pipeline.progress import progress_bar
 from pipeline.seeds import seed_for
 
-
-def check_experts(experts: Mapping[str, Lora]) -> None:
-    """Raise InputError unless there is an expert and all cover the same layers and shapes."""
-    if not experts:
-        raise InputError("no experts to merge; train at least one")
-    first, reference = next(iter(experts.items()))
-    for name, lora in experts.items():
-        if lora.keys() != reference.keys():
-            odd = sorted(lora.keys() ^ reference.keys())[0]
-            raise InputError(f"experts {first} and {name} differ in layers, first in {odd}")
-        for layer in lora:
-            ours, theirs = lora[layer].delta.shape, reference[layer].delta.shape
-            if ours != theirs:
-                raise InputError(f"{layer}: expert {first} has shape {tuple(theirs)}, "
-                                 f"{name} {tuple(ours)}")  # fmt: skip
+INPUT_ROWS = 4096  # inputs that are looked at together, so that memory stays bounded
 
 
-def _added(layer: LoraLayer, inputs: Tensor) -> Tensor:
-    """dW h of a layer's inputs (..., d_in): (inputs, d_out) on the CPU."""
-    h = inputs.reshape(-1, inputs.shape[-1]).float().cpu()
-    return h @ layer.down.T @ layer.up.T
-
-
-class WinnerCounts:
-    """Streams layer inputs and counts, per output row, which expert reacts most (METHOD §1.3).
+@dataclass(frozen=True)
+class Winners:
+    """Which expert reacts most, per layer and output row (METHOD §1.3).
 
     For layer inputs h and experts i with deltas dW_i, ``counts[layer][i, j]`` is the number of
     inputs for which |(dW_i h)_j| is the largest over the experts, ``sums[layer][i, j]`` the sum
-    of |(dW_i h)_j|, kept to break ties. Only these (experts, d_out) tables are stored.
+    of |(dW_i h)_j|. Experts are in the order of ``experts``.
     """
 
-    def __init__(self, experts: Sequence[Lora]) -> None:
+    experts: Sequence[str]
+    counts: Mapping[str, Tensor]  # layer -> (experts, d_out)
+    sums: Mapping[str, Tensor]
+
+    def rows(self, layer: str, activation: str = "count") -> Tensor:
+        """The index of the expert that wins each output row of a layer, (d_out,) int64.
+
+        By ``activation``: the "count" of inputs won, ties going to the larger mean |activation|,
+        or the mean "magnitude" itself; then to the lower index. Raises InputError for others.
+        """
+        won, sums = self.counts[layer], self.sums[layer]
+        if activation == "magnitude":
+            return sums.argmax(0)
+        if activation != "count":
+            raise InputError(f"unknown activation {activation!r}; known: count, magnitude")
+        tied = won == won.max(0).values
+        return sums.masked_fill(~tied, -1).argmax(0)
+
+    def written(self, layer: str) -> Tensor:
+        """Which output rows of a layer some expert writes to, (d_out,) bool."""
+        return self.sums[layer].max(0).values > 0
+
+
+class WinnerCounts:
+    """Streams layer inputs into the tables of ``Winners``, which alone are stored."""
+
+    def __init__(self, experts: Mapping[str, Lora]) -> None:
         self._experts = experts
-        self.counts: dict[str, Tensor] = {}
-        self.sums: dict[str, Tensor] = {}
+        self._counts: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
 
     def add(self, layer: str, inputs: Tensor) -> None:
         """Count one batch of a layer's inputs, (..., d_in)."""
-        activations = torch.stack([
-            _added(expert[layer], inputs).abs() for expert in self._experts
-        ])  # fmt: skip
-        winners = activations.argmax(0)  # (inputs, d_out); the lowest index wins exact ties
-        counts = torch.stack([(winners == i).sum(0) for i in range(len(self._experts))])
-        self.counts[layer] = self.counts.get(layer, 0) + counts
-        self.sums[layer] = self.sums.get(layer, 0) + activations.double().sum(1)
+        for h in inputs.reshape(-1, inputs.shape[-1]).float().split(INPUT_ROWS):
+            activations = torch.stack([
+                (h @ e[layer].down.T.to(h.device) @ e[layer].up.T.to(h.device)).abs()
+                for e in self._experts.values()
+            ])  # fmt: skip
+            winners = activations.argmax(0)  # (inputs, d_out); the lowest index wins exact ties
+            counts = torch.stack([(winners == i).sum(0) for i in range(len(activations))])
+            self._counts[layer] = self._counts.get(layer, 0) + counts.cpu()
+            self._sums[layer] = self._sums.get(layer, 0) + activations.double().sum(1).cpu()
+
+    @property
+    def winners(self) -> Winners:
+        """The tables so far."""
+        return Winners(list(self._experts), dict(self._counts), dict(self._sums))
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The mean h h^T of layers' inputs; layers that see the same input share one matrix.
+
+    Attention's to_q, to_k and to_v do, and all cross-attention's to_k and to_v, of the prompt.
+    """
+
+    matrices: Mapping[str, Tensor]  # first layer that sees an input -> (d_in, d_in)
+    leaders: Mapping[str, str]  # layer -> that first layer
+
+    def __getitem__(self, layer: str) -> Tensor:
+        return self.matrices[self.leaders[layer]]
 
 
 class InputMoments:
@@ -71,14 +98,15 @@ class InputMoments:
 
     def add(self, layer: str, inputs: Tensor) -> None:
         """Add one batch of a layer's inputs, (..., d_in)."""
-        h = inputs.reshape(-1, inputs.shape[-1]).double().cpu()
-        self._sums[layer] = self._sums.get(layer, 0) + h.T @ h
-        self._inputs[layer] = self._inputs.get(layer, 0) + len(h)
+        for h in inputs.reshape(-1, inputs.shape[-1]).split(INPUT_ROWS):
+            h = h.double()
+            self._sums[layer] = self._sums.get(layer, 0) + h.T @ h
+            self._inputs[layer] = self._inputs.get(layer, 0) + len(h)
 
     @property
     def means(self) -> dict[str, Tensor]:
-        """The mean outer product of every layer's inputs."""
-        return {layer: total / self._inputs[layer] for layer, total in self._sums.items()}
+        """The mean outer product of every layer's inputs, on the CPU."""
+        return {layer: (total / self._inputs[layer]).cpu() for layer, total in self._sums.items()}
 
 
 @contextmanager
@@ -159,39 +187,29 @@ class Calibration:
                         self.unet(*(x[part].to(self.unet.device) for x in (noisy, steps)), **given)
                     bar.update()
 
+    def leaders(self, layers: Sequence[str]) -> dict[str, str]:
+        """Each layer's first layer that sees the very same input, found in one forward pass."""
+        seen: list[tuple[Tensor, str]] = []  # holds the tensors, so that none's place is reused
 
-def count_winners(experts: Mapping[str, Lora], calibration: Calibration) -> WinnerCounts:
-    """Which expert reacts most to unsafe prompts, balanced over categories, per output row.
+        def watch(layer: str, inputs: Tensor) -> None:
+            first = next((name for tensor, name in seen if tensor is inputs), layer)
+            found[layer] = first
+            if first == layer:
+                seen.append((inputs, layer))
 
-    Raises InputError when the experts do not fit each other, and as ``Calibration.stream``.
-    """
-    check_experts(experts)
-    counts = WinnerCounts(list(experts.values()))
-    calibration.stream(list(next(iter(experts.values()))), "rejected", counts.add)
-    return counts
+        found: dict[str, str] = {}
+        one = replace(
+            self, prompts=1, timesteps=self.timesteps[:1], latents=dict([*self.latents.items()][:1])
+        )
+        one.stream(layers, "rejected", watch)
+        return found
 
+    def moments(self, layers: Sequence[str], side: str) -> Moments:
+        """The mean h h^T of every layer's inputs on one side; see ``stream``."""
+        leaders, sums = self.leaders(layers), InputMoments()
+        self.stream(sorted(set(leaders.values())), side, sums.add)
+        return Moments(sums.means, leaders)
 
-def own_activation(experts: Mapping[str, Lora], calibration: Calibration) -> dict[str, float]:
-    """How strongly each expert answers to its own category's unsafe prompts.
-
-    The root mean square of dW h over the layer's inputs h and outputs, and over layers.
-    """
-    strength = {}
-    for category, expert in experts.items():
-        squares: dict[str, list[float]] = {layer: [] for layer in expert}
-
-        def add(layer: str, inputs: Tensor, expert=expert, squares=squares) -> None:
-            squares[layer].append(_added(expert[layer], inputs).square().mean().item())
-
-        own = replace(calibration, latents={category: calibration.latents[category]})
-        own.stream(list(expert), "rejected", add)
-        means = [math.fsum(values) / len(values) for values in squares.values()]
-        strength[category] = math.sqrt(math.fsum(means) / len(means))
-    return strength
-
-
-def benign_moments(layers: Sequence[str], calibration: Calibration) -> dict[str, Tensor]:
-    """The mean h h^T of every layer's inputs under safe and benign prompts, (d_in, d_in) each."""
-    moments = InputMoments()
-    calibration.stream(layers, "chosen", moments.add)
-    return moments.means
+    def of(self, category: str) -> "Calibration":
+        """The same with one category's prompts only."""
+        return replace(self, latents={category: self.latents[category]})

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import functools
 import gc
 import inspect
 import logging
@@ -20,25 +21,29 @@ GC_THRESHOLD = 100_000
 
 
 def run_stage(main: Callable[..., None]) -> None:
-    """Call a stage's ``main`` with the command line's positional arguments.
-
-    A wrong input, a full disk and Ctrl-C end with one line on stderr and a status other than 0;
-    finished work stays, and the next run goes on from it.
-    """
+    """Call a stage's ``main`` with the command line's positional arguments; see ``run_command``."""
     name = os.path.basename(inspect.getfile(main)).removesuffix(".py")
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{name}", description=inspect.getdoc(inspect.getmodule(main))
     )
     for argument in inspect.signature(main).parameters:
         parser.add_argument(argument)
-    arguments = vars(parser.parse_args())
-    os.umask(0o077)  # what a stage writes is the user's alone
+    run_command(name, functools.partial(main, **vars(parser.parse_args())))
+
+
+def run_command(name: str, work: Callable[[], None]) -> None:
+    """Do a command's work, with the libraries quiet and what it writes the user's alone.
+
+    A wrong input, a full disk and Ctrl-C end with one line on stderr and a status other than 0;
+    finished work stays, and the next run goes on from it.
+    """
+    os.umask(0o077)
     for folder in (DATA, DVC_CACHE):
         private_folder(folder)
     _quiet_libraries()
     gc.set_threshold(GC_THRESHOLD)
     try:
-        main(**arguments)
+        work()
     except (InputError, FloatingPointError) as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:

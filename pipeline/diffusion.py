@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
     from torch import Tensor
 
+ADAPTER = "safety"  # the LoRA's name on a pipeline
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -86,14 +88,17 @@ def weights_id(path: str, revision: str | None, key: str, revision_key: str) -> 
         if revision is None:
             raise InputError(f"{key} {path!r} is no folder here; a hub id needs {revision_key}")
         return revision
-    return _hash_folder(folder)
+    return _hash_weights(folder)
 
 
-def _hash_folder(folder: Path) -> str:
+def _hash_weights(path: Path) -> str:
+    """A hash over a file, or over a folder's files and their names."""
+    folder = path if path.is_dir() else path.parent
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".md")
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
+    for part in files if path.is_dir() else [path]:
+        digest.update(part.relative_to(folder).as_posix().encode())
+        with part.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
@@ -142,6 +147,26 @@ def load_pipeline(source: ModelSource) -> "DiffusionPipeline":
     pipe = _load_pipeline(source, dtype, **other)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if gpu else "cpu")
+
+
+def load_published(source: ModelSource) -> "DiffusionPipeline":
+    """The whole model as it was published, safety checker included, in float32 on the CPU."""
+    import torch
+    from diffusers import AutoPipelineForText2Image
+
+    other = {"vae": load_vae(source)} if source.vae else {}
+    with _readable(source.path, "a text-to-image pipeline"):
+        return AutoPipelineForText2Image.from_pretrained(
+            source.path, revision=source.revision, use_safetensors=True, dtype=torch.float32,
+            **other,
+        )  # fmt: skip
+
+
+def to_kohya(tensors: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """A LoRA's tensors under kohya's keys, with alphas that are the ranks."""
+    from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
+
+    return convert_state_dict_to_kohya(dict(tensors)) if tensors else {}
 
 
 def load_unet(source: ModelSource) -> "UNet2DConditionModel":
@@ -224,40 +249,58 @@ def _set_scheduler(pipe: "DiffusionPipeline", name: str) -> None:
     pipe.scheduler = kinds[name].from_config(pipe.scheduler.config)
 
 
-def apply_lora(pipe: "DiffusionPipeline", folder: Path) -> None:
-    """Put a LoRA folder on the pipeline, through diffusers' own loader.
-
-    Raises InputError when the folder holds no readable LoRA file.
-    """
-    from safetensors import SafetensorError
-
-    path = Path(folder) / LORA_FILE
+def lora_file(lora: Path) -> Path:
+    """The LoRA file in a folder, or the file itself; InputError when there is none."""
+    path = lora / LORA_FILE if Path(lora).is_dir() else Path(lora)
     if not path.is_file():
         raise InputError(f"no LoRA file {path}; run `dvc repro` to train and merge it")
-    try:
-        pipe.load_lora_weights(str(folder), weight_name=LORA_FILE, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{path} is damaged or of another model ({first_line(error)}); delete it and run "
-            "`dvc repro`"
-        ) from error
+    return path
 
 
-def load_variant(source: ModelSource, lora: Path | None) -> tuple["DiffusionPipeline", str]:
-    """The base model, with a LoRA folder on it unless ``lora`` is None, and its identity.
+def apply_lora(pipe: "DiffusionPipeline", lora: Path, scale: float = 1.0) -> None:
+    """Put a LoRA on the pipeline through diffusers' own loader, its delta counted ``scale`` times.
 
-    In float32 the LoRA is added to the weights, which is faster; in half precision that would round
-    its small deltas away, so it stays beside them.
+    ``lora`` is a folder with diffusers' file, or a file in any layout that diffusers reads
+    (kohya's too). In float32 the delta is added to the weights, which is faster; in half precision
+    that would round small deltas away, so it stays beside them.
+
+    Raises InputError when there is no readable LoRA for this model.
     """
     import torch
+    from safetensors import SafetensorError
 
+    path = lora_file(lora)
+    try:
+        pipe.load_lora_weights(
+            str(path.parent), weight_name=path.name, adapter_name=ADAPTER, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{path} is damaged or of another model ({first_line(error)}); if it was made here, "
+            "delete it and run `dvc repro`"
+        ) from error
+    if ADAPTER not in pipe.get_list_adapters().get("unet", ()):  # diffusers would only warn
+        raise InputError(f"{path} holds nothing for the UNet of this model; it is of another one")
+    if pipe.unet.dtype == torch.float32:
+        pipe.fuse_lora(lora_scale=scale)
+        pipe.unload_lora_weights()
+    else:
+        pipe.set_adapters(ADAPTER, scale)
+
+
+def load_variant(
+    source: ModelSource, lora: Path | None, scale: float = 1.0
+) -> tuple["DiffusionPipeline", str]:
+    """The base model, with ``scale`` times a LoRA on it unless that is None, and its identity.
+
+    ``lora`` is a folder or a file, as for ``apply_lora``.
+    """
     pipe, identity = load_pipeline(source), source.identity
     if lora is not None:
-        apply_lora(pipe, lora)
-        if pipe.unet.dtype == torch.float32:
-            pipe.fuse_lora()
-            pipe.unload_lora_weights()
-        identity = f"{identity}+{_hash_folder(Path(lora))}"
+        apply_lora(pipe, lora, scale)
+        identity = f"{identity}+{_hash_weights(Path(lora))}"
+        if scale != 1:
+            identity = f"{identity}@{scale:g}"
     return pipe, identity
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.calibration import Calibration, benign_moments
+from pipeline.calibration import Calibration
 from pipeline.diffusion import ModelSource, NoiseSchedule, load_noise_schedule, load_unet
 from pipeline.errors import InputError, first_line
 from pipeline.latents import LatentPairs, hold_out, join_latents
@@ -19,6 +19,7 @@ from pipeline.lora import (
     attach_lora,
     extract_lora,
     inputs_through,
+    lora_scale,
     round_frozen,
     save_lora,
     train_only_rows,
@@ -43,6 +44,7 @@ class LoraSettings:
     rank: int
     targets: Sequence[str]
     alpha: float | None = None  # the delta counts alpha / rank times; None: alpha is rank
+    rslora: bool = False  # it counts alpha / sqrt(rank) times
     dora: bool = False  # also train each output row's magnitude; cannot be merged
     row_share: float = 1.0  # of each layer's output rows; which ones is drawn by category
     null_damping: float | None = None  # None trains without a null space
@@ -94,8 +96,12 @@ def train_lora(
     The null space and the training see the pairs that are not held out only; the same are held out
     of a category whether it is trained on alone or with others. ``live`` is DVCLive's folder.
 
-    Raises InputError when there are no pairs, most prefer the wrong side, the latents do not fit
-    the UNet, or a step does not fit into memory.
+    Raises:
+        InputError: there are no pairs, most prefer the wrong side, the latents do not fit the UNet,
+            the batch has fewer rows than there are processes, ``lora.targets`` match no layer, a
+            category has too few pairs to hold out or to find a null space, or a step does not fit
+            into memory.
+        FloatingPointError: see ``pipeline.train.train``.
     """
     for category, latents in pairs.items():
         _check_latents(unet, latents, category)
@@ -107,7 +113,9 @@ def train_lora(
             f"({processes.count})"
         )
     split = {c: hold_out(p, recipe.watch.held_out) for c, p in pairs.items()}
-    parameters = attach_lora(unet, lora.rank, lora.targets, optim.seed, lora.alpha, lora.dora)
+    parameters = attach_lora(
+        unet, lora.rank, lora.targets, optim.seed, lora.alpha, lora.dora, lora.rslora
+    )
     if lora.row_share < 1:
         train_only_rows(parameters, lora.row_share, seed_for(optim.seed, *pairs))
     kept = {category: some for category, (some, _) in split.items()}
@@ -136,7 +144,7 @@ def train_lora(
             processes=processes,
         )  # fmt: skip
     unet.eval()
-    trained = extract_lora(parameters, 1.0 if lora.alpha is None else lora.alpha / lora.rank)
+    trained = extract_lora(parameters, lora_scale(lora.rank, lora.alpha, lora.rslora))
     return project_inputs(trained, projections) if projections else trained, history
 
 
@@ -183,7 +191,7 @@ def _null_space(
         unet, pairs, schedule, lora.null_prompts, lora.null_timesteps, recipe.optim.seed,
         "null space", "experts.lora.null_prompts", 2 * recipe.optim.batch,
     )  # fmt: skip
-    return null_projections(benign_moments(layers, calibration), lora.null_damping)
+    return null_projections(calibration.moments(layers, "chosen"), lora.null_damping)
 
 
 @dataclass(frozen=True)

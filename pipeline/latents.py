@@ -2,7 +2,7 @@
 
 VAE posteriors are stored as mean and standard deviation: training draws a fresh sample each step,
 as if the encoder ran. Prompts are stored once each, with an index per pair. Latents decode back to
-the images, so they live in the same private folders as the images.
+the images, so their folders are as private as those of the images.
 """
 
 import hashlib

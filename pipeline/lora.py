@@ -49,13 +49,21 @@ class LoraLayer:
 Lora = dict[str, LoraLayer]
 
 
+def lora_scale(rank: int, alpha: float | None = None, rslora: bool = False) -> float:
+    """How often a trained delta counts: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
+
+    Alpha is the rank unless given (arXiv 2106.09685); rsLoRA: arXiv 2312.03732.
+    """
+    return (rank if alpha is None else alpha) / (rank**0.5 if rslora else rank)
+
+
 def attach_lora(
     unet: "UNet2DConditionModel", rank: int, targets: Sequence[str], seed: int,
-    alpha: float | None = None, dora: bool = False,
+    alpha: float | None = None, dora: bool = False, rslora: bool = False,
 ) -> dict[str, "Parameter"]:  # fmt: skip
     """Put a trainable LoRA (Gaussian init, fp32), or DoRA, on a UNet; returns its parameters.
 
-    Its delta counts alpha / rank times; alpha is rank unless given.
+    Its delta counts ``lora_scale`` times.
 
     Raises InputError when no module matches ``targets``.
     """
@@ -64,9 +72,9 @@ def attach_lora(
 
     config = LoraConfig(
         r=rank, lora_alpha=rank if alpha is None else alpha, init_lora_weights="gaussian",
-        target_modules=list(targets), use_dora=dora,
+        target_modules=list(targets), use_dora=dora, use_rslora=rslora,
     )  # fmt: skip
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             unet.add_adapter(config)
@@ -83,11 +91,14 @@ def attach_lora(
 
 
 def round_frozen(unet: "UNet2DConditionModel") -> None:
-    """Keep what is not trained in bfloat16: autocast would round it so anyway, at every forward."""
+    """Keep frozen matrices and kernels in bfloat16, as autocast would round them at every forward.
+
+    Norms' scales and biases stay as they are: autocast computes norms in float32.
+    """
     import torch
 
     for parameter in unet.parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad and parameter.ndim > 1:
             parameter.data = parameter.data.to(torch.bfloat16)
 
 
@@ -152,7 +163,7 @@ def adapter_off(unet: "UNet2DConditionModel") -> Iterator[None]:
 def extract_lora(parameters: Mapping[str, "Tensor"], scale: float = 1.0) -> Lora:
     """Parameters as ``attach_lora`` returns them to layers, detached copies.
 
-    ``scale`` is the alpha / rank they were trained with; it goes into ``up``.
+    ``scale`` is the ``lora_scale`` they were trained with; it goes into ``up``.
     """
     layers: dict[str, dict[str, Tensor]] = {}
     for name, value in parameters.items():
@@ -164,6 +175,27 @@ def extract_lora(parameters: Mapping[str, "Tensor"], scale: float = 1.0) -> Lora
     }
 
 
+def lora_tensors(lora: Lora) -> dict[str, "Tensor"]:
+    """A LoRA under diffusers' keys, all layers of one rank, padded with zeros; rank 0 is left out.
+
+    Loaders disagree on how layers of several ranks scale: diffusers before its #14409, and 0.42
+    for kohya's alphas of attention layers. One rank is right in all of them.
+    """
+    from torch.nn.functional import pad
+
+    rank = max((len(layer.down) for layer in lora.values()), default=0)
+    tensors = {}
+    for name, layer in lora.items():
+        missing = rank - len(layer.down)
+        if missing == rank:
+            continue
+        tensors[f"unet.{name}.lora_A.weight"] = pad(layer.down, (0, 0, 0, missing)).contiguous()
+        tensors[f"unet.{name}.lora_B.weight"] = pad(layer.up, (0, missing)).contiguous()
+        if layer.magnitude is not None:
+            tensors[f"unet.{name}.lora_magnitude_vector"] = layer.magnitude.contiguous()
+    return tensors
+
+
 def save_lora(folder: Path, lora: Lora, provenance: dict[str, object]) -> None:
     """Write a LoRA that ``load_lora_weights(folder)`` of diffusers reads, atomically.
 
@@ -171,12 +203,7 @@ def save_lora(folder: Path, lora: Lora, provenance: dict[str, object]) -> None:
     """
     from safetensors.torch import save_file
 
-    tensors = {}
-    for name, layer in lora.items():
-        tensors[f"unet.{name}.lora_A.weight"] = layer.down.contiguous()
-        tensors[f"unet.{name}.lora_B.weight"] = layer.up.contiguous()
-        if layer.magnitude is not None:
-            tensors[f"unet.{name}.lora_magnitude_vector"] = layer.magnitude.contiguous()
+    tensors = lora_tensors(lora)
     # one entry: safetensors writes several in random order, and equal LoRAs must be equal files
     header = {"provenance": json.dumps(provenance, sort_keys=True)}
     with atomic_path(Path(folder) / LORA_FILE) as temporary:
@@ -199,6 +226,9 @@ def load_lora(folder: Path) -> tuple[Lora, dict[str, object]]:
         raise InputError(f"{path} is missing or damaged ({error}); run `dvc repro`") from error
     if "provenance" not in header:
         raise InputError(f"{path} has no provenance in its header; it was not trained here")
+    strange = [name for name in tensors if ".lora_" not in name]
+    if strange:  # such as an alpha, which would have to count
+        raise InputError(f"{path} holds {strange[0]}, which is not of a LoRA that was saved here")
     bad = [name for name, value in tensors.items() if not value.isfinite().all()]
     if bad:
         raise InputError(f"{path} holds NaN or infinity in {bad[0]}; train it again")

@@ -1,199 +1,219 @@
 """Merges experts into one LoRA, in the space of weight deltas (METHOD §1.3).
 
-Every method returns a LoRA that is exactly what its definition says: sums of low-rank deltas are
-kept as stacked factors, never as averages of the factors themselves.
+Every method is a function of one layer's deltas dW_i, i over the experts, which is exactly what its
+definition says: sums of low-rank deltas are kept as stacked factors, never as averages of the
+factors themselves, and a dense result becomes a LoRA by SVD, with the energy kept reported.
+Experts come in prepared (``pipeline.preparation``), weights included.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from pipeline.calibration import (
-    Calibration,
-    WinnerCounts,
-    benign_moments,
-    check_experts,
-    own_activation,
-)
 from pipeline.errors import InputError
-from pipeline.lora import Lora, LoraLayer, save_lora
-from pipeline.nullspace import null_projections, project_inputs
-from pipeline.storage import write_json
+from pipeline.lora import Lora, LoraLayer
+from pipeline.lowrank import factorise, product, scale_lora, stack_scaled, truncate
+from pipeline.merge_calibration import MergeCalibration
+from pipeline.preparation import complete_experts
+from pipeline.seeds import seed_for
 
 
-def stack_scaled(layers: Sequence[LoraLayer], scales: Sequence[Tensor]) -> LoraLayer:
-    """The exact LoRA of sum_i diag(scales[i]) up_i down_i; scales are scalars or (d_out,)."""
-    ups = [layer.up * scale.reshape(-1, 1) for layer, scale in zip(layers, scales, strict=True)]
-    return LoraLayer(torch.cat([layer.down for layer in layers]), torch.cat(ups, 1))
+@dataclass(frozen=True)
+class MergeLayer:
+    """One layer of all experts, in alphabetical order, and what a method may know beside it."""
+
+    name: str
+    experts: Mapping[str, LoraLayer]
+    calibration: MergeCalibration | None  # None for methods that need none
+    seed: int
+
+    @property
+    def layers(self) -> list[LoraLayer]:
+        """The experts' layers."""
+        return list(self.experts.values())
+
+    def deltas(self) -> Iterator[Tensor]:
+        """The experts' dense deltas (d_out, d_in), one at a time."""
+        return (layer.delta for layer in self.layers)
 
 
-def co_merge(experts: Sequence[Lora], counts: WinnerCounts) -> Lora:
-    """Co-Merge by row: each output row of each layer is the most active expert's.
+Merged = LoraLayer | Tensor  # exact factors, or a dense delta (d_out, d_in)
 
-    Row j of layer l goes to the expert that wins most calibration inputs there; ties go to the
-    larger mean |activation|, then to the lower index. Exact as one LoRA of rank n r.
+
+def co_merge(layer: MergeLayer, *, activation: str = "count") -> LoraLayer:
+    """Co-Merge by row: each output row is the most active expert's (AlignGuard, arXiv 2412.10493).
+
+    Row j goes to the expert that wins the most calibration inputs there, or has the larger mean
+    |activation|; see ``calibration.Winners.rows``. Exact as one LoRA of rank n r.
     """
-    merged = {}
-    for layer in experts[0]:
-        winners = winning_rows(counts, layer)
-        masks = [(winners == i).float() for i in range(len(experts))]
-        merged[layer] = stack_scaled([e[layer] for e in experts], masks)
-    return merged
+    winners = layer.calibration.winners.rows(layer.name, activation)
+    return stack_scaled(layer.layers, [(winners == i).float() for i in range(len(layer.experts))])
 
 
-def winning_rows(counts: WinnerCounts, layer: str) -> Tensor:
-    """The index of the expert that wins each output row of a layer, (d_out,) int64."""
-    won, sums = counts.counts[layer], counts.sums[layer]
-    tied = won == won.max(0).values
-    return sums.masked_fill(~tied, -1).argmax(0)
+def average(layer: MergeLayer) -> LoraLayer:
+    """The mean of the deltas (model soups, arXiv 2203.05482)."""
+    return stack_scaled(layer.layers, [1 / len(layer.experts)] * len(layer.experts))
 
 
-def _weighted_sum(experts: Sequence[Lora], weight: float) -> Lora:
-    weights = [torch.tensor(weight)] * len(experts)
-    return {layer: stack_scaled([e[layer] for e in experts], weights) for layer in experts[0]}
+def weighted(layer: MergeLayer) -> LoraLayer:
+    """The sum of the deltas, as weighted by the user (task arithmetic, arXiv 2212.04089)."""
+    return stack_scaled(layer.layers, [1.0] * len(layer.experts))
 
 
-def average(experts: Sequence[Lora], counts: WinnerCounts) -> Lora:
-    """The mean of the experts' deltas; needs no calibration."""
-    return _weighted_sum(experts, 1 / len(experts))
+def svd(layer: MergeLayer) -> LoraLayer:
+    """The sum of the deltas, of which the recipe's rank keeps the strongest directions."""
+    return weighted(layer)
 
 
-def task_arithmetic(experts: Sequence[Lora], counts: WinnerCounts) -> Lora:
-    """The sum of the experts' deltas; needs no calibration."""
-    return _weighted_sum(experts, 1.0)
+def max_magnitude(layer: MergeLayer) -> Tensor:
+    """Each entry is that of the expert whose delta is the largest there in magnitude.
+
+    What Co-Merge by element comes to when all experts see the same inputs (METHOD §1.3).
+    """
+    best, *rest = layer.deltas()
+    for delta in rest:
+        best = torch.where(delta.abs() > best.abs(), delta, best)
+    return best
 
 
-def scale_lora(lora: Lora, factor: float) -> Lora:
-    """The LoRA whose deltas are ``factor`` times as large."""
-    return {name: LoraLayer(layer.down, layer.up * factor) for name, layer in lora.items()}
+def ties(layer: MergeLayer, *, density: float = 0.2) -> Tensor:
+    """TIES (arXiv 2306.01708): trim, elect a sign per entry, and average those that agree.
+
+    Of each delta the ``density`` share of entries that is largest in magnitude is kept, per layer.
+    The elected sign is that of the kept entries' sum; the result the mean of the kept entries,
+    other than 0, that have it.
+    """
+    total = sum(_trim(delta, density) for delta in layer.deltas())
+    sign, kept, count = total.sign(), torch.zeros_like(total), torch.zeros_like(total)
+    for delta in layer.deltas():
+        trimmed = _trim(delta, density)
+        agrees = (trimmed.sign() == sign) & (trimmed != 0)
+        kept += torch.where(agrees, trimmed, 0)
+        count += agrees
+    return kept / count.clamp(min=1)
 
 
-# name -> method; each takes the experts and their calibration counts
-MERGE_METHODS: dict[str, Callable[[Sequence[Lora], WinnerCounts], Lora]] = {
-    "co_merge": co_merge,  # AlignGuard (arXiv 2412.10493), operational definition ours
-    "average": average,  # model soups (arXiv 2203.05482)
-    "task_arithmetic": task_arithmetic,  # arXiv 2212.04089
+def _trim(delta: Tensor, density: float) -> Tensor:
+    """The delta with all but its ``density`` share of largest entries set to 0."""
+    keep = math.ceil(density * delta.numel())
+    if keep == delta.numel():
+        return delta
+    magnitude = delta.abs()
+    least = magnitude.flatten().kthvalue(delta.numel() - keep + 1).values
+    return torch.where(magnitude >= least, delta, 0)
+
+
+def dare(layer: MergeLayer, *, density: float = 0.5) -> Tensor:
+    """DARE (arXiv 2311.03099): drop entries at random, rescale what is left, and add up.
+
+    Each entry of each delta is kept with probability ``density`` and divided by it. The draw is
+    seeded by expert and layer, so an expert's does not depend on the others.
+    """
+    total = torch.zeros(())
+    for name, delta in zip(layer.experts, layer.deltas(), strict=True):
+        generator = torch.Generator().manual_seed(seed_for(layer.seed, "dare", name, layer.name))
+        kept = torch.rand(delta.shape, generator=generator) < density
+        total = total + torch.where(kept, delta / density, 0)
+    return total
+
+
+def regmean(layer: MergeLayer, *, benign_weight: float = 1.0, ridge: float = 1e-4) -> LoraLayer:
+    """RegMean (arXiv 2212.09849) with a benign null term [ours].
+
+    The W that minimises sum_i E|(W - dW_i) h_i|^2 + benign_weight E|W h_b|^2, over inputs h_i of
+    expert i's unsafe prompts and h_b of safe and benign ones: with their moments C,
+    W = (sum_i dW_i C_i) (sum_i C_i + benign_weight C_b + e I)^-1, where e is ``ridge`` times the
+    mean diagonal and keeps directions that no prompt uses at 0. Exact as one LoRA of rank n r.
+    """
+    known = layer.calibration
+    system = benign_weight * known.benign[layer.name].double()
+    downs = []
+    for name, expert in layer.experts.items():
+        moment = known.unsafe[name][layer.name].double()
+        system += moment
+        downs.append(moment @ expert.down.double().T)
+    size = len(system)
+    system += ridge * system.trace() / size * torch.eye(size, dtype=torch.float64)
+    down = torch.cholesky_solve(torch.cat(downs, 1), torch.linalg.cholesky(system)).T
+    return LoraLayer(down.float().contiguous(), torch.cat([x.up for x in layer.layers], 1))
+
+
+# name -> method; options are keyword arguments, in params.yaml beside strength and rank
+MERGE_METHODS: dict[str, Callable[..., Merged]] = {
+    method.__name__: method
+    for method in (co_merge, max_magnitude, average, weighted, ties, dare, svd, regmean)
 }
 
 
-def project_experts(
-    experts: Mapping[str, Lora], calibration: Calibration, damping: float | None
-) -> dict[str, Lora]:  # fmt: skip
-    """The experts, kept off what the safe prompts of all categories use (``pipeline.nullspace``).
+@dataclass(frozen=True)
+class MergeRecipe:
+    """One method with its options; the merged delta is scaled by ``strength``."""
 
-    Each expert was at best kept off its own category's safe prompts. None leaves them as they are.
-    """
-    check_experts(experts)
-    if damping is None:
-        return dict(experts)
-    moments = benign_moments(list(next(iter(experts.values()))), calibration)
-    projections = null_projections(moments, damping)
-    return {name: project_inputs(lora, projections) for name, lora in experts.items()}
+    method: str
+    strength: float = 1.0
+    rank: int | None = None  # of the merged LoRA, by SVD; None: exact, or the experts' ranks' sum
+    options: Mapping[str, object] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.method not in MERGE_METHODS:
+            raise InputError(
+                f"unknown merge method {self.method!r}; known: {', '.join(MERGE_METHODS)}"
+            )
+        if self.method == "svd" and self.rank is None:
+            raise InputError("merge method svd needs a rank")
 
-def equalise_experts(
-    experts: Mapping[str, Lora], calibration: Calibration
-) -> tuple[dict[str, Lora], dict[str, float]]:  # fmt: skip
-    """Scale experts so that all answer equally strongly to their own unsafe prompts [ours].
+    @classmethod
+    def of(cls, method: str, values: Mapping[str, object]) -> "MergeRecipe":
+        """From plain values, as in params.yaml's ``merge.methods``."""
+        options = dict(values)
+        shared = {key: options.pop(key) for key in ("strength", "rank") if key in options}
+        return cls(method, **shared, options=options)
 
-    A merge compares and adds the experts' activations; what one of them happens to have been
-    trained too weakly or too strongly should not decide it. The scales, returned by name, have a
-    geometric mean of about 1. Raises InputError when an expert does nothing on its own prompts.
-    """
-    strength = own_activation(experts, calibration)
-    idle = [name for name, value in strength.items() if value == 0]
-    if idle:
-        raise InputError(f"expert {idle[0]} changes nothing; train it longer or leave it out")
-    mean = math.exp(math.fsum(math.log(v) for v in strength.values()) / len(strength))
-    scales = {name: round(mean / value, 4) for name, value in strength.items()}
-    return {name: scale_lora(lora, scales[name]) for name, lora in experts.items()}, scales
+    def describe(self) -> dict[str, object]:
+        """The settings as plain values."""
+        return {"strength": self.strength, "rank": self.rank, **self.options}
 
 
-def prepare_experts(
-    experts: Mapping[str, Lora], calibration: Calibration, null_damping: float | None,
-    equalise: bool,
-) -> tuple[dict[str, Lora], dict[str, float]]:  # fmt: skip
-    """What every merge method starts from: projected and equalised experts, and their scales."""
-    prepared = project_experts(experts, calibration, null_damping)
-    if equalise:
-        return equalise_experts(prepared, calibration)
-    return prepared, dict.fromkeys(prepared, 1.0)
+@dataclass(frozen=True)
+class MergeResult:
+    """A merged LoRA and the share of its delta's energy (squared norm) that its rank kept."""
+
+    lora: Lora
+    energy_kept: float
 
 
 def merge_experts(
-    experts: Mapping[str, Lora], method: str, counts: WinnerCounts, strength: float = 1.0
-) -> Lora:
-    """Merge by a named method and scale the merged delta by ``strength``.
+    experts: Mapping[str, Lora], recipe: MergeRecipe, calibration: MergeCalibration | None = None,
+    seed: int = 0,
+) -> MergeResult:  # fmt: skip
+    """Merge prepared experts by a named method, layer by layer, and scale the result.
 
-    Raises InputError for unknown names or experts that do not fit each other.
+    No expert merges to a LoRA without layers, and one expert to itself, whatever the method:
+    methods decide between experts. The order of ``experts`` does not matter, and one without a
+    layer adds nothing there.
     """
-    if method not in MERGE_METHODS:
-        raise InputError(f"unknown merge method {method!r}; known: {', '.join(MERGE_METHODS)}")
-    check_experts(experts)
-    return scale_lora(MERGE_METHODS[method](list(experts.values()), counts), strength)
+    method = MERGE_METHODS[recipe.method]
+    complete = complete_experts(experts)
+    lora, kept, whole = {}, 0.0, 0.0
+    for name in next(iter(complete.values()), {}):
+        layer = MergeLayer(name, {e: complete[e][name] for e in complete}, calibration, seed)
+        merged = layer.layers[0] if len(complete) == 1 else method(layer, **recipe.options)
+        lora[name] = _to_rank(merged, recipe.rank, layer.layers)
+        kept += product(lora[name], lora[name])
+        whole += _energy(merged)
+    return MergeResult(scale_lora(lora, recipe.strength), kept / whole if whole else 1.0)
 
 
-def describe_merge(
-    experts: Mapping[str, Lora], merged: Mapping[str, Lora], counts: WinnerCounts
-) -> dict[str, object]:
-    """``metrics/merge.json``: rows won per expert, interference, and norms, of experts as merged.
-
-    ``rows_won`` are shares of all rows, and what is missing to 1 no expert writes to.
-    ``mean_pairwise_cosine`` is that of the experts' whole weight deltas, over pairs of experts.
-    Only one layer's dense deltas are in memory at a time.
-    """
-    loras = {**experts, **merged}
-    products = torch.zeros(len(loras), len(loras), dtype=torch.float64)
-    won, rows = torch.zeros(len(experts)), 0
-    for layer in counts.counts:
-        used = counts.sums[layer].max(0).values > 0  # some rows no expert may write to
-        won += torch.bincount(winning_rows(counts, layer)[used], minlength=len(experts))
-        rows += len(used)
-        deltas = torch.stack([lora[layer].delta.flatten().double() for lora in loras.values()])
-        products += deltas @ deltas.T
-    norms = products.diagonal().sqrt()
-    n = len(experts)
-    cosine = (products / norms.outer(norms).clamp(min=1e-12))[:n, :n]
-    above = cosine[torch.ones(n, n).triu(1).bool()]
-    norm = dict(zip(loras, (round(v, 4) for v in norms.tolist()), strict=True))
-    return {
-        "rows_won": {k: round(v, 4) for k, v in zip(experts, (won / rows).tolist(), strict=True)},
-        "mean_pairwise_cosine": round(above.mean().item(), 4) if n > 1 else 0.0,
-        "expert_norm": {k: norm[k] for k in experts},
-        "merged_norm": {k: norm[k] for k in merged},
-    }  # fmt: skip
+def _to_rank(merged: Merged, rank: int | None, experts: Sequence[LoraLayer]) -> LoraLayer:
+    if isinstance(merged, LoraLayer):
+        return merged if rank is None else truncate(merged, rank)
+    return factorise(merged, rank or sum(len(expert.down) for expert in experts))
 
 
-def merge_and_save(
-    experts: Mapping[str, Lora], provenances: Mapping[str, Mapping[str, object]],
-    methods: Mapping[str, float], counts: WinnerCounts, folder: Path, metrics: Path,
-    settings: Mapping[str, object], scales: Mapping[str, float],
-) -> None:  # fmt: skip
-    """Merge by every method, at its strength, into ``folder``/<method>.
-
-    ``describe_merge`` and the experts' ``scales`` go to ``metrics``; ``settings``, all that shaped
-    the merge, into each file's provenance.
-    """
-    merged = {m: merge_experts(experts, m, counts, strength) for m, strength in methods.items()}
-    for method, lora in merged.items():
-        made = {"strength": methods[method], "settings": dict(settings), "expert_scale": scales}
-        save_lora(folder / method, lora, merge_provenance(provenances, method) | made)
-    write_json(metrics, describe_merge(experts, merged, counts) | {"expert_scale": dict(scales)})
-
-
-def merge_provenance(experts: Mapping[str, Mapping[str, object]], method: str) -> dict[str, object]:
-    """The merged file's provenance: the method and that of every expert in it.
-
-    Raises InputError when the experts were trained on different base models.
-    """
-    revisions = {name: p["base_revision"] for name, p in experts.items()}
-    if len(set(revisions.values())) > 1:
-        raise InputError(f"the experts are of different base models: {revisions}; run `dvc repro`")
-    first = next(iter(experts.values()))
-    return {
-        "categories": list(experts), "method": method, "base_model": first["base_model"],
-        "base_revision": first["base_revision"], "experts": dict(experts),
-    }  # fmt: skip
+def _energy(merged: Merged) -> float:
+    if isinstance(merged, LoraLayer):
+        return product(merged, merged)
+    return float(merged.double().square().sum())

@@ -49,7 +49,8 @@ def mean(values: Sequence[float], resamples: int, seed: int) -> Estimate:
     return Estimate(float(array.mean()), float(low), float(high), len(array))
 
 
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def gaussian_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """CMMD's kernel between the rows of x (n, dim) and y (m, dim), (n, m)."""
     square = (x * x).sum(1)[:, None] + (y * y).sum(1)[None] - 2 * x @ y.T
     return np.exp(-np.maximum(square, 0) / (2 * CMMD_SIGMA**2))
 
@@ -61,7 +62,11 @@ def cmmd(x: np.ndarray, y: np.ndarray) -> float:
     arXiv 2401.09603. A set's distance to itself is 0.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    value = _kernel(x, x).mean() + _kernel(y, y).mean() - 2 * _kernel(x, y).mean()
+    value = (
+        gaussian_kernel(x, x).mean()
+        + gaussian_kernel(y, y).mean()
+        - 2 * gaussian_kernel(x, y).mean()
+    )
     return CMMD_SCALE * max(0.0, float(value))
 
 
@@ -76,7 +81,7 @@ def cmmd_estimate(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> Es
     if len(x) != len(y) or not len(x):
         raise ValueError(f"paired sets need equal sizes above 0, got {len(x)} and {len(y)}")
     value, n = cmmd(x, y), len(x)
-    within_x, within_y, across = _kernel(x, x), _kernel(y, y), _kernel(x, y)
+    within_x, within_y, across = gaussian_kernel(x, x), gaussian_kernel(y, y), gaussian_kernel(x, y)
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(resamples):

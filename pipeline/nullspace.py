@@ -11,11 +11,10 @@ Because it acts on the input side, it holds for any choice or sum of output rows
 projected experts is itself projected.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
+from pipeline.calibration import Moments
 from pipeline.lora import Lora, LoraLayer, map_inputs
 
 
@@ -29,22 +28,35 @@ def null_projection(moment: Tensor, damping: float) -> Tensor:
     Raises:
         ValueError: damping is not positive.
     """
-    if damping <= 0:
-        raise ValueError(f"damping must be positive, got {damping}")
-    size = len(moment)
-    s = damping * moment.trace() / size
-    identity = torch.eye(size, dtype=torch.float64)
-    return torch.linalg.solve(moment.double() / s + identity, identity).float()
+    return _solve(moment, damping, torch.eye(len(moment)))
 
 
-def null_projections(moments: Mapping[str, Tensor], damping: float) -> dict[str, Tensor]:
-    """``null_projection`` of every layer."""
-    return {layer: null_projection(moment, damping) for layer, moment in moments.items()}
+def null_projections(moments: Moments, damping: float) -> dict[str, Tensor]:
+    """``null_projection`` of every layer; layers with one input share one matrix."""
+    shared = {
+        leader: null_projection(moments.matrices[leader], damping)
+        for leader in sorted(set(moments.leaders.values()))
+    }
+    return {layer: shared[leader] for layer, leader in moments.leaders.items()}
 
 
-def project_inputs(lora: Lora, projections: Mapping[str, Tensor]) -> Lora:
+def project_inputs(lora: Lora, projections: dict[str, Tensor]) -> Lora:
     """The LoRA whose layers see their inputs through the projections."""
     return {
         name: LoraLayer(map_inputs(layer.down, projections[name]), layer.up)
         for name, layer in lora.items()
     }
+
+
+def project_layer(layer: LoraLayer, moment: Tensor, damping: float) -> LoraLayer:
+    """The layer seen through ``null_projection``, without forming that matrix."""
+    return LoraLayer(_solve(moment, damping, layer.down.T).T.contiguous(), layer.up)
+
+
+def _solve(moment: Tensor, damping: float, right: Tensor) -> Tensor:
+    if damping <= 0:
+        raise ValueError(f"damping must be positive, got {damping}")
+    size = len(moment)
+    s = damping * moment.double().trace() / size
+    system = moment.double() / s + torch.eye(size, dtype=torch.float64)
+    return torch.cholesky_solve(right.double(), torch.linalg.cholesky(system)).float()

@@ -8,9 +8,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline.artifacts import PARAMS
 from pipeline.errors import InputError
+from pipeline.merge_params import Merge, Ship
 from pipeline.section import Count, Section, Share
 from pipeline.taxonomy import Slug
-from pipeline.training_params import Experts, Joint, Merge
+from pipeline.training_params import Experts, Joint
+
+VariantName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
 class Taxonomy(Section):
@@ -144,6 +147,7 @@ class Variant(Section):
 
     kind: Literal["base", "lora"]
     path: Path  # of a LoRA; for the base model what DVC watches
+    scale: Annotated[float, Field(ge=0)] = 1.0  # of the LoRA's delta
     negative_prompt: str = ""
 
 
@@ -151,6 +155,14 @@ class Evaluate(Section):
     """Intervals of the metrics."""
 
     bootstrap: Count
+
+
+class Dial(Section):
+    """LoRAs that ``studies/dvc.yaml`` measures at several scales; see ``pipeline.dial``."""
+
+    scales: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
+    benchmarks: Annotated[list[Slug], Field(min_length=1)]
+    models: Annotated[dict[VariantName, Path], Field(min_length=1)]
 
 
 class Report(Section):
@@ -173,11 +185,11 @@ class Params(Section):
     experts: Experts
     joint: Joint
     merge: Merge
+    ship: Ship
     benchmarks: Benchmarks
-    variants: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], Variant], Field(min_length=1)
-    ]
+    variants: Annotated[dict[VariantName, Variant], Field(min_length=1)]
     evaluate: Evaluate
+    dial: Dial
     report: Report
 
     def variant(self, name: str) -> Variant:
@@ -196,10 +208,18 @@ class Params(Section):
             raise ValueError("pairs.min_similarity must be below pairs.max_similarity")
         for name, variant in self.variants.items():
             method = variant.path.name
-            if variant.path.parent.name == "merged" and method not in self.merge.methods:
+            if variant.path.parent.name == "merged" and method not in self.merge.recipes:
                 raise ValueError(
                     f"variants.{name} needs {variant.path}, which merge.methods does not make"
                 )
+        if self.merge.method not in self.variants:
+            raise ValueError(
+                f"merge.method {self.merge.method!r} ships with its metrics; add to variants "
+                f"{self.merge.method}: {{kind: lora, path: models/merged/{self.merge.method}}}"
+            )
+        unknown = sorted(self.merge.weights.keys() - set(self.taxonomy.categories))
+        if unknown:
+            raise ValueError(f"merge.weights names {unknown[0]!r}, no category of the taxonomy")
         self.latents.check_against(self.images.size)
         lora, left = self.experts.lora, self.pairs.min_pairs - self.experts.watch.held_out
         if left < 1:

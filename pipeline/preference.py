@@ -77,8 +77,8 @@ class PreferenceStep:
     Of several processes each looks at its share of the rows, with the same random draws as one
     alone would make. ``batch`` is the number of rows that the reference and ``measure`` look at
     together, ``base_seed`` is that of the fixed draws. With precision "bf16" the UNet computes in
-    bfloat16 where autocast finds that safe; weights and losses stay fp32. ``compiled`` runs policy
-    and reference through torch.compile, apart, since one needs gradients and the other no adapter.
+    bfloat16 where autocast finds that safe; trained weights and losses stay fp32. ``compiled`` runs
+    policy and reference through torch.compile, apart: one needs gradients, the other no adapter.
 
     Raises InputError when pairs are to be weighed by a judge that prefers none of them, or there
     are fewer fixed draws than processes.

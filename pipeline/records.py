@@ -95,7 +95,7 @@ class BenchmarkImage:
 
 
 _ARROW = {
-    str: pa.string(), int: pa.int64(), float: pa.float64(),
+    str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),
     # not pa.map_, which `datasets` cannot read
     dict[str, float]: pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())])),
     EncodedImage: pa.struct([("bytes", pa.binary()), ("path", pa.string())]),

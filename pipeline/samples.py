@@ -1,13 +1,15 @@
 """The images that a model variant draws for the benchmark prompts."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from pipeline.benchmarks import BenchmarkPrompt
-from pipeline.diffusion import Sampler
+from pipeline.diffusion import ModelSource, Sampler, draw_images, load_variant
 from pipeline.images import Draw, DrawOrder, draw_shards, order_image
 from pipeline.records import BenchmarkImage, EncodedImage
 from pipeline.seeds import seed_for
+from pipeline.storage import read_rows
 
 
 def draw_benchmarks(
@@ -36,3 +38,17 @@ def draw_benchmarks(
         )  # fmt: skip
 
     return draw_shards(folder, orders, draw, finish, BenchmarkImage, shard_rows, batch)
+
+
+def draw_scale(
+    folder: Path, prompts: Mapping[str, list[BenchmarkPrompt]], source: ModelSource, lora: Path,
+    sampler: Sampler, scale: float, *, variant: str, base_seed: int, shard_rows: int, batch: int,
+) -> list[BenchmarkImage]:  # fmt: skip
+    """The benchmark images of a LoRA at a scale, drawn into a folder of that scale's."""
+    pipe, revision = load_variant(source, lora, scale)
+    here = folder / f"scale-{scale:g}"
+    draw_benchmarks(
+        here, prompts, {}, partial(draw_images, pipe, sampler=sampler), sampler, variant=variant,
+        revision=revision, base_seed=base_seed, shard_rows=shard_rows, batch=batch,
+    )  # fmt: skip
+    return read_rows(here, BenchmarkImage)

@@ -58,6 +58,17 @@ def write_csv(path: Path, rows: Sequence[dict[str, object]]) -> None:
     write_text(path, buffer.getvalue())
 
 
+def read_csv(path: Path) -> list[dict[str, float]]:
+    """Read the numbers of a CSV; InputError when it is missing or holds something else."""
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; `dvc repro` makes it") from None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and run `dvc repro`") from error
+
+
 def read_json(path: Path) -> dict:
     """Read a JSON object; InputError when missing or damaged."""
     try:

@@ -100,29 +100,20 @@ def train(
             )
         optimizer.zero_grad()
         (losses.sum() / settings.batch).backward()
-        _sum_gradients(list(parameters.values()), processes)
-        torch.nn.utils.clip_grad_norm_(parameters.values(), settings.max_grad_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * warmup(state.step, settings.warmup_steps)
-        optimizer.step()
+        _update(optimizer, list(parameters.values()), settings, state.step, processes)
         state.step += 1
         recent.append(means)
         progress.update(settings.batch)
         if state.step % settings.log_every == 0 or state.step == settings.max_steps:
-            means = {k: math.fsum(r[k] for r in recent) / len(recent) for k in recent[0]}
-            means |= over_reference(means)
-            _check_divergence(means, state.step, settings.max_chosen_error)
-            measured = {f"eval/{k}": v for k, v in evaluate().items()} if evaluate else {}
-            if not all(map(math.isfinite, measured.values())):
-                raise FloatingPointError(f"held-out measures are not finite at step {state.step}")
-            state.history.append({"step": state.step} | means | measured)
-            observe(state.history[-1])
-            if settings.patience and kept_entry(state.history, settings) is state.history[-1]:
+            entry = _measure(recent, state.step, settings, evaluate)
+            state.history.append(entry)
+            observe(entry)
+            if settings.patience and kept_entry(state.history, settings) is entry:
                 state.best = {name: p.detach().clone() for name, p in parameters.items()}
-            progress.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
+            progress.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
             recent = []
-            due = state.step % settings.checkpoint_every == 0
-            if processes.main and (due or state.step == settings.max_steps):
+            ended = state.step == settings.max_steps or _out_of_patience(state.history, settings)
+            if processes.main and (ended or state.step % settings.checkpoint_every == 0):
                 saved.save(state, parameters, optimizer)
     progress.close()
     for name, value in state.best.items():
@@ -131,6 +122,32 @@ def train(
         log.info("stopped at step %d: eval/loss has not fallen for %d logs", state.step,
                  settings.patience)  # fmt: skip
     return state.history
+
+
+def _update(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter],
+    settings: TrainSettings, step: int, processes: Processes,
+) -> None:  # fmt: skip
+    """One optimizer step on the gradients of all processes."""
+    _sum_gradients(parameters, processes)
+    torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * warmup(step, settings.warmup_steps)
+    optimizer.step()
+
+
+def _measure(
+    recent: Sequence[Mapping[str, float]], step: int, settings: TrainSettings,
+    evaluate: Callable[[], dict[str, float]] | None,
+) -> dict[str, float]:  # fmt: skip
+    """The log entry of a step: means since the last one, and what held-out data say."""
+    means = {k: math.fsum(r[k] for r in recent) / len(recent) for k in recent[0]}
+    means |= over_reference(means)
+    _check_divergence(means, step, settings.max_chosen_error)
+    measured = {f"eval/{k}": v for k, v in evaluate().items()} if evaluate else {}
+    if not all(map(math.isfinite, measured.values())):
+        raise FloatingPointError(f"held-out measures are not finite at step {step}")
+    return {"step": step} | means | measured
 
 
 def without_housekeeping(settings: Mapping[str, object]) -> dict[str, object]:

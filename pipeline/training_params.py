@@ -1,4 +1,4 @@
-"""The sections of params.yaml that shape trained weights: experts, joint, merge."""
+"""The sections of params.yaml that shape trained weights: experts and joint."""
 
 from typing import Annotated, Literal
 
@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from pipeline.section import Count, Positive, Section, Share
 
 Draws = Annotated[int, Field(ge=1, le=100)]  # each has a part of the timesteps to itself
-MergeMethod = Literal["co_merge", "average", "task_arithmetic"]
 Timesteps = Annotated[list[Annotated[int, Field(ge=0, lt=1000)]], Field(min_length=1)]
 
 
@@ -16,6 +15,7 @@ class Lora(Section):
 
     rank: Count
     alpha: Positive | None  # the delta counts alpha / rank times; null: alpha is rank
+    rslora: bool  # it counts alpha / sqrt(rank) times
     dora: bool  # also train each output row's magnitude; such experts cannot be merged
     targets: Annotated[list[str], Field(min_length=1)]
     row_share: Annotated[float, Field(gt=0, le=1)]  # of each layer's output rows, per category
@@ -98,14 +98,3 @@ class Joint(Section):
     rank: Count
     fixed_draws: Draws | None
     max_steps: Count
-
-
-class Merge(Section):
-    """Merging the experts: which methods, and the factor on each merged delta."""
-
-    methods: Annotated[dict[MergeMethod, Positive], Field(min_length=1)]
-    calibration_prompts: Count  # pairs per category: their prompts, and as many benign ones
-    calibration_timesteps: Timesteps
-    calibration_batch: Count  # latents that the UNet denoises together
-    null_damping: Positive | None  # as experts.lora's, over the safe prompts of all categories
-    equalise: bool  # scale experts to answer equally strongly to their own unsafe prompts

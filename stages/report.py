@@ -15,7 +15,7 @@ def main() -> None:
         artifacts.REPORT,
         evaluations={v: read_json(artifacts.evaluation(v)) for v in variants},
         pairs={c: read_json(artifacts.pair_metrics(c)) for c in params.taxonomy.categories},
-        merge=read_json(artifacts.MERGE_METRICS),
+        merge=read_json(artifacts.MERGE_METRICS), expert_map=artifacts.MERGE_MAP,
         images={v: read_rows(artifacts.benchmark(v), BenchmarkImage) for v in variants},
         scores={v: read_rows(artifacts.evaluation_scores(v), Score) for v in variants},
         benchmarks=list(params.benchmarks.sets), rows=params.report.rows_per_benchmark,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # Foundations: their effect on outputs is tracked through params and data hashes (DESIGN §4).
-EXEMPT = {"artifacts", "cli", "errors", "params", "progress", "records", "storage"}
+EXEMPT = {"artifacts", "cli", "errors", "live", "params", "progress", "records", "storage"}
 
 
 def module_file(name: str) -> Path | None:
@@ -40,5 +40,6 @@ def code_dependencies(stage: str) -> list[str]:
             if name.removeprefix("pipeline.") not in EXEMPT:
                 todo.append(module_file(name))
     code = {f for f in found if f.read_text().count("\n") > 1}
-    templates = {page for f in code for page in f.parent.glob("*.html")}
+    templates = {page for f in code for kind in ("html", "jinja")
+                 for page in f.parent.glob(f"*.{kind}")}  # fmt: skip
     return sorted(f.relative_to(ROOT).as_posix() for f in code | templates)

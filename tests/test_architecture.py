@@ -14,11 +14,14 @@ MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 LAYERS = [
     {"errors"}, {"artifacts", "live", "processes", "progress", "records", "section", "seeds",
                  "taxonomy"},
-    {"training_params"}, {"params", "storage", "policy"},
-    {"checkpoints", "cli", "llm", "diffusion", "lora", "pixels", "benchmarks"},
+    {"training_params"}, {"merge_params"}, {"params", "storage", "policy"},
+    {"checkpoints", "figures", "user_prompts", "cli", "llm", "diffusion", "lora", "pixels",
+     "benchmarks"},
     {"judges", "prompts", "images", "train"}, {"scores", "samples", "latents"}, {"encode"},
-    {"pairs", "dpo", "calibration", "nullspace", "metrics"},
-    {"draws"}, {"preference"}, {"experts", "merge", "evaluate"}, {"report"}, {"testbed"},
+    {"pairs", "dpo", "calibration", "metrics", "lowrank"}, {"nullspace", "paired"}, {"preparation"},
+    {"merge_calibration"}, {"merge"}, {"merge_report"}, {"merge_run"},
+    {"draws"}, {"preference"}, {"experts", "evaluate"}, {"report", "shipping", "dial"}, {"fronts"},
+    {"generate", "testbed"},
 ]  # fmt: skip
 DOORS = {
     "diffusers": {"diffusion.py", "testbed"}, "peft": {"lora.py"}, "vllm": {"llm.py"},
@@ -63,7 +66,7 @@ def test_nothing_is_pickled_or_unpickled():
 def test_the_data_half_imports_without_any_heavy_library():
     light = ("params", "storage", "prompts", "pairs", "metrics", "diffusion", "llm", "lora",
              "scores", "images", "evaluate", "latents", "encode", "live", "processes",
-             "training_params")  # fmt: skip
+             "training_params", "merge_params", "figures")  # fmt: skip
     code = "import sys\n" + "".join(f"import pipeline.{m}\n" for m in light)
     code += "assert not {'torch', 'diffusers', 'open_clip', 'vllm', 'peft'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -131,3 +131,14 @@ def test_a_fused_lora_draws_what_plain_diffusers_draws_with_it(tmp_path):
     ours = np.asarray(draw(load_variant(MODEL, tmp_path)[0])[0]).astype(int)
     assert abs(theirs - before).max() > 50
     assert abs(ours - theirs).max() <= 2
+
+
+def test_a_lora_with_nothing_for_the_unet_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"transformer.blocks.0.attn.to_q.lora_A.weight": torch.ones(1, 4),
+               "transformer.blocks.0.attn.to_q.lora_B.weight": torch.ones(4, 1)},
+              tmp_path / LORA_FILE)  # fmt: skip
+    pipe = load_pipeline(MODEL)
+    with pytest.raises(InputError, match="nothing for the UNet of this model|of another model"):
+        apply_lora(pipe, tmp_path)

@@ -11,7 +11,9 @@ import yaml
 from pipeline import artifacts
 from tests.imports import ROOT, code_dependencies
 
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+DEFAULT = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STUDIES = yaml.safe_load((ROOT / "studies/dvc.yaml").read_text())["stages"]
+STAGES = DEFAULT | STUDIES
 
 
 def body(stage):
@@ -91,5 +93,6 @@ def test_dvc_reads_the_file_and_lists_the_contracts_stages():
     assert done.returncode == 0, done.stderr
     names = set(done.stdout.split())
     assert {"train_expert@violence", "train_joint", "merge_experts", "evaluate@co_merge",
-            "sample_benchmark@negative_prompt", "report"} <= names  # fmt: skip
-    assert len(names) == 6 * 7 + 2 + 2 * 6 + 1
+            "sample_benchmark@negative_prompt", "calibrate_merge", "ship", "report",
+            } <= names  # fmt: skip
+    assert len(names) == 6 * 7 + 3 + 2 * 8 + 2

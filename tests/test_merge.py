@@ -1,249 +1,283 @@
-import copy
-import dataclasses
+import inspect
 
+import numpy as np
 import pytest
 import torch
 
-from pipeline.calibration import (
-    Calibration,
-    WinnerCounts,
-    benign_moments,
-    count_winners,
-    own_activation,
-)
-from pipeline.diffusion import NoiseSchedule
+from pipeline.calibration import Moments, Winners
 from pipeline.errors import InputError
-from pipeline.lora import LoraLayer, attach_lora, extract_lora
-from pipeline.merge import (
-    MERGE_METHODS,
-    average,
-    co_merge,
-    describe_merge,
-    equalise_experts,
-    merge_experts,
-    merge_provenance,
-    project_experts,
-    winning_rows,
-)
+from pipeline.lora import LoraLayer, attach_lora, extract_lora, lora_scale
+from pipeline.lowrank import scale_lora
+from pipeline.merge import MERGE_METHODS, MergeRecipe, merge_experts
+from pipeline.merge_calibration import MergeCalibration
+from pipeline.merge_params import MergeMethods
+from tests.merging import LAYERS, calibration_of, layer, moments, random_expert
+
+DENSITY = {"ties": {"density": 1.0}, "dare": {"density": 1.0}}
 
 
-def layer(matrix):
-    """A LoRA layer whose delta is the given matrix: up is the matrix, down the identity."""
-    matrix = torch.tensor(matrix, dtype=torch.float32)
-    return LoraLayer(torch.eye(matrix.shape[1]), matrix)
+def recipe(method, **options):
+    """The recipe under which nothing of an expert is thrown away."""
+    rank = 4 if method == "svd" else None
+    return MergeRecipe.of(method, {"rank": rank, **DENSITY.get(method, {}), **options})
 
 
-def random_expert(seed, rank=2, d_in=5, d_out=6):
-    rng = torch.Generator().manual_seed(seed)
-    return {
-        name: LoraLayer(torch.randn(rank, d_in, generator=rng),
-                        torch.randn(d_out, rank, generator=rng))
-        for name in ("x.to_q", "x.to_k")
-    }  # fmt: skip
+def merged(experts, method, calibration=None, seed=0, **options):
+    return merge_experts(experts, recipe(method, **options), calibration, seed).lora
 
 
-def counts_of(experts, seed=9, inputs=40):
-    counts = WinnerCounts(experts)
-    rng = torch.Generator().manual_seed(seed)
-    for name in experts[0]:
-        counts.add(name, torch.randn(inputs, experts[0][name].down.shape[1], generator=rng))
-    return counts
+def two(one, other):
+    return {"a": {"l": layer(one)}, "b": {"l": layer(other)}}
 
 
-def test_winner_counts_by_hand():
-    # inputs (1, 0), (0, 1), (1, 1); rows of expert 1: |h0|, |2 h1|; of expert 2: |2 h0|, |h1|
-    experts = [{"l": layer([[1, 0], [0, 2]])}, {"l": layer([[2, 0], [0, 1]])}]
-    counts = WinnerCounts(experts)
-    counts.add("l", torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))  # any leading shape
-    counts.add("l", torch.tensor([[1.0, 1.0]]))
-    # row 0: expert 2 wins inputs 1 and 3; input 2 is 0 = 0, to the lower index. Row 1 mirrored.
-    assert counts.counts["l"].tolist() == [[1, 3], [2, 0]]
-    assert counts.sums["l"].tolist() == [[2.0, 4.0], [4.0, 2.0]]
-    assert winning_rows(counts, "l").tolist() == [1, 0]
-    merged = co_merge(experts, counts)["l"].delta
-    assert merged.tolist() == [[2, 0], [0, 2]]
+def close(one, other, atol=1e-5):
+    assert one.keys() == other.keys()
+    return all(torch.allclose(one[k].delta, other[k].delta, atol=atol) for k in one)
 
 
-def test_ties_go_to_the_larger_activation_then_to_the_lower_index():
-    counts = WinnerCounts([])
-    counts.counts["l"] = torch.tensor([[2, 2], [2, 2]])
-    counts.sums["l"] = torch.tensor([[1.0, 3.0], [1.5, 3.0]], dtype=torch.float64)
-    assert winning_rows(counts, "l").tolist() == [1, 0]
-
-
-def test_co_merge_is_the_dense_row_selection():
-    experts = [random_expert(k) for k in range(4)]
-    counts = counts_of(experts)
-    merged = co_merge(experts, counts)
-    for name in experts[0]:
-        winners = winning_rows(counts, name)
-        assert len(set(winners.tolist())) > 1
-        dense = torch.stack([experts[w][name].delta[j] for j, w in enumerate(winners)])
-        assert torch.allclose(merged[name].delta, dense, atol=1e-6)
-        assert merged[name].down.shape[0] == 4 * 2  # rank n r
-
-
-def test_average_by_hand():
-    experts = [{"l": layer([[2, 0], [4, -2]])}, {"l": layer([[0, 6], [0, 2]])}]
-    assert average(experts, WinnerCounts(experts))["l"].delta.tolist() == [[1, 3], [2, 0]]
-
-
-def test_task_arithmetic_by_hand_and_at_half_strength():
-    experts = {"a": {"l": layer([[2, 0], [4, -2]])}, "b": {"l": layer([[0, 6], [0, 2]])}}
-    counts = WinnerCounts(list(experts.values()))
-    whole = merge_experts(experts, "task_arithmetic", counts)
-    half = merge_experts(experts, "task_arithmetic", counts, strength=0.5)
-    assert whole["l"].delta.tolist() == [[2, 6], [4, 0]]
-    assert half["l"].delta.tolist() == [[1, 3], [2, 0]]
+# identities that hold for every method
 
 
 @pytest.mark.parametrize("method", MERGE_METHODS)
-def test_one_expert_merges_to_itself(method):
+def test_one_expert_with_weight_1_is_itself(method):
     expert = random_expert(0)
-    merged = merge_experts({"a": expert}, method, counts_of([expert]))
-    assert all(torch.allclose(merged[k].delta, expert[k].delta, atol=1e-6) for k in expert)
+    assert close(merged({"a": expert}, method, calibration_of({"a": expert})), expert)
+
+
+@pytest.mark.parametrize("method", sorted(set(MERGE_METHODS) - {"svd"}))
+def test_one_expert_beside_an_empty_one_is_itself_by_the_methods_own_arithmetic(method):
+    # no short cut here: two experts go through the method; the mean of two halves what is there
+    experts = {"a": random_expert(0), "b": scale_lora(random_expert(1), 0.0)}
+    factor = 0.5 if method == "average" else 1.0
+    options = {"benign_weight": 0.0, "ridge": 1e-9} if method == "regmean" else {}
+    if method == "regmean":  # which keeps an expert on its own inputs, so let there be no others
+        known = calibration_of(experts)
+        silent = Moments({k: 0 * v for k, v in known.benign.matrices.items()}, known.benign.leaders)
+        calibration = MergeCalibration(known.benign, known.unsafe | {"b": silent}, known.winners)
+    else:
+        calibration = calibration_of(experts)
+    found = merged(experts, method, calibration, **options)
+    assert close(found, scale_lora(experts["a"], factor), atol=1e-4)
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_no_expert_is_the_base_model(method):
+    assert merge_experts({}, recipe(method)).lora == {}
 
 
 @pytest.mark.parametrize("method", MERGE_METHODS)
 def test_the_order_of_experts_does_not_matter(method):
     experts = {k: random_expert(n) for n, k in enumerate("abc")}
     turned = {k: experts[k] for k in "cab"}
-    one = merge_experts(experts, method, counts_of(list(experts.values())))
-    other = merge_experts(turned, method, counts_of(list(turned.values())))
-    assert all(torch.allclose(one[k].delta, other[k].delta, atol=1e-6) for k in one)
+    options = {"density": 0.5} if method in DENSITY else {}
+    calibration = calibration_of(experts)
+    one = merged(experts, method, calibration, **options)
+    other = merged(turned, method, calibration, **options)
+    assert all(torch.equal(one[k].delta, other[k].delta) for k in one)
 
 
 @pytest.mark.parametrize("method", MERGE_METHODS)
-def test_experts_of_different_ranks_merge(method):
+def test_strength_scales_the_merged_delta(method):
+    experts = {k: random_expert(n) for n, k in enumerate("ab")}
+    calibration = calibration_of(experts)
+    whole = merged(experts, method, calibration)
+    half = merged(experts, method, calibration, strength=0.5)
+    assert close(half, scale_lora(whole, 0.5))
+
+
+@pytest.mark.parametrize("method", sorted(set(MERGE_METHODS) - {"svd"}))
+def test_experts_of_different_ranks_merge_as_their_deltas_do(method):
+    rng = torch.Generator().manual_seed(0)
     experts = {"a": random_expert(0, rank=1), "b": random_expert(1, rank=3)}
-    merged = merge_experts(experts, method, counts_of(list(experts.values())))
-    assert merged["x.to_q"].down.shape[0] == 4
+    # the same deltas, with factors of a higher rank
+    padded = {
+        name: {k: LoraLayer(torch.cat([v.down, torch.randn(2, 5, generator=rng)]),
+                            torch.cat([v.up, torch.zeros(6, 2)], 1)) for k, v in lora.items()}
+        for name, lora in experts.items()
+    }  # fmt: skip
+    calibration = calibration_of(experts)
+    found = merged(experts, method, calibration, rank=5)  # no dense delta has more
+    assert close(found, merged(padded, method, calibration, rank=5))
 
 
-def test_experts_that_do_not_fit_are_named():
-    fits, other = random_expert(0), random_expert(1, d_in=4)
-    with pytest.raises(InputError, match="no experts"):
-        merge_experts({}, "average", None)
-    with pytest.raises(InputError, match=r"x.to_q: expert a has shape \(6, 5\), b \(6, 4\)"):
-        merge_experts({"a": fits, "b": other}, "average", None)
-    with pytest.raises(InputError, match="a and b differ in layers, first in x.to_q"):
-        merge_experts({"a": fits, "b": {"x.to_k": fits["x.to_k"]}}, "average", None)
-    with pytest.raises(
-        InputError, match="unknown merge method 'tis'; known: co_merge, average, task_arithmetic"
-    ):
-        merge_experts({"a": fits}, "tis", None)
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_an_expert_without_a_layer_adds_nothing_there(method):
+    experts = {"a": random_expert(0), "b": random_expert(1, layers=LAYERS[:1])}
+    filled = {"a": experts["a"], "b": experts["b"] | scale_lora(random_expert(2), 0.0) |
+              experts["b"]}  # fmt: skip
+    calibration = calibration_of(filled)
+    assert close(merged(experts, method, calibration), merged(filled, method, calibration))
 
 
-def test_experts_of_different_base_models_are_refused():
-    with pytest.raises(InputError, match="different base models"):
-        merge_provenance({"a": {"base_revision": "1"}, "b": {"base_revision": "2"}}, "average")
-
-
-def test_calibration_sees_what_the_layers_see(tiny_unet, tiny_latents, alphas_cumprod):
-    experts = {}
-    for seed, name in enumerate(("a", "b")):
-        carrier = copy.deepcopy(tiny_unet)
-        parameters = attach_lora(carrier, 2, ["to_q", "to_v"], seed=seed)
-        rng = torch.Generator().manual_seed(seed)
-        for p in parameters.values():
-            p.data = torch.randn(p.shape, generator=rng)
-        experts[name] = extract_lora(parameters)
-    calibration = calibration_of(tiny_unet, tiny_latents, alphas_cumprod)
-    counts = count_winners(experts, calibration)
-    assert counts.counts.keys() == experts["a"].keys()
-    for name, table in counts.counts.items():
-        # text tokens, or 4x4 latents, 2x2 in the middle block
-        tokens = 6 if "attn2.to_v" in name else 4 if "mid_block" in name else 16
-        assert (table.sum(0) == 2 * 2 * 3 * tokens).all()  # categories, timesteps, prompts
-    again = count_winners(experts, calibration)
-    assert all(torch.equal(counts.counts[k], again.counts[k]) for k in counts.counts)
-    assert not any(m._forward_pre_hooks for m in tiny_unet.modules())
-    with pytest.raises(InputError, match="calibration asks for 9; lower merge.calibration_prompts"):
-        count_winners(experts, dataclasses.replace(calibration, prompts=9))
-
-
-def calibration_of(unet, latents, alphas_cumprod):
-    return Calibration(
-        unet, {"a": latents, "b": latents}, NoiseSchedule(alphas_cumprod, "epsilon"), 3, [100, 700],
-        0, "merge", "merge.calibration_prompts", batch=4,
-    )  # fmt: skip
-
-
-def test_benign_moments_are_those_of_safe_and_benign_prompts(
-    tiny_unet, tiny_latents, alphas_cumprod
-):
-    latents = dataclasses.replace(tiny_latents, benign_prompt=torch.tensor([0, 1]))
-    calibration = dataclasses.replace(calibration_of(tiny_unet, latents, alphas_cumprod), prompts=4)
-    layer = next(n for n, _ in tiny_unet.named_modules() if n.endswith("attn2.to_v"))
-    moment = benign_moments([layer], calibration)[layer]
-
-    def moment_of(prompts):  # text layers see the prompts as they are
-        tokens = tiny_latents.prompt_embeds[prompts].reshape(-1, 8).double()
-        return tokens.T @ tokens / len(tokens)
-
-    safe, empty, benign = moment_of(tiny_latents.chosen_prompt), moment_of([0]), moment_of([1])
-    # half safe prompts, half benign ones; of these at least a quarter are the empty prompt
-    rest = (moment - safe / 2) * 2
-    share = ((rest - benign) / (empty - benign)).mean()
-    assert 0.25 <= share < 1
-    assert torch.allclose(rest, share * empty + (1 - share) * benign, atol=1e-5)
-
-
-def test_projected_experts_keep_off_benign_inputs(tiny_unet, tiny_latents, alphas_cumprod):
-    calibration = calibration_of(tiny_unet, tiny_latents, alphas_cumprod)
-    layer = next(n for n, _ in tiny_unet.named_modules() if n.endswith("attn2.to_v"))
+@pytest.mark.parametrize("settings", [
+    {"alpha": 8.0}, {"alpha": 1.0}, {"rslora": True}, {"alpha": 8.0, "rslora": True},
+])  # fmt: skip
+def test_the_scale_of_trained_experts_counts(tiny_unet, settings):
+    parameters = attach_lora(tiny_unet, 4, ["to_q"], 0, **settings)
     rng = torch.Generator().manual_seed(0)
-    expert = {layer: LoraLayer(torch.randn(2, 8, generator=rng), torch.randn(8, 2, generator=rng))}
-    benign = tiny_latents.prompt_embeds[tiny_latents.chosen_prompt].reshape(-1, 8).float()
-    sizes = [
-        (benign @ project_experts({"a": expert}, calibration, damping)["a"][layer].delta.T).norm()
-        for damping in (None, 1.0, 0.01)
+    for parameter in parameters.values():
+        parameter.data = torch.randn(parameter.shape, generator=rng)
+    expert = extract_lora(parameters, lora_scale(4, **settings))
+    both = merged({"a": expert, "b": expert}, "average")
+    for name, module in tiny_unet.named_modules():
+        if name in both:  # what peft itself would add to the weight
+            assert torch.allclose(both[name].delta, module.get_delta_weight("default"), atol=1e-5)
+    assert lora_scale(4, **settings) == {
+        (8.0, False): 2.0, (1.0, False): 0.25, (None, True): 2.0, (8.0, True): 4.0,
+    }[settings.get("alpha"), settings.get("rslora", False)]  # fmt: skip
+
+
+# worked by hand, or against a plain computation
+
+
+def winners_of(*rows):
+    """Winners of one layer "l", by row."""
+    table = torch.zeros(2, len(rows))
+    for j, expert in enumerate(rows):
+        table[expert, j] = 1
+    nothing = Moments({}, {})
+    return MergeCalibration(nothing, {}, Winners("ab", {"l": table}, {"l": table}))
+
+
+def test_co_merge_by_hand():
+    experts = two([[1, 0], [0, 2]], [[2, 0], [0, 1]])
+    assert merged(experts, "co_merge", winners_of(1, 0))["l"].delta.tolist() == [[2, 0], [0, 2]]
+    assert merged(experts, "co_merge", winners_of(0, 1))["l"].delta.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("activation", ["count", "magnitude"])
+def test_co_merge_is_the_dense_row_selection(activation):
+    experts = {k: random_expert(n) for n, k in enumerate("abcd")}
+    calibration = calibration_of(experts)
+    found = merged(experts, "co_merge", calibration, activation=activation)
+    for name in LAYERS:
+        winners = calibration.winners.rows(name, activation).tolist()
+        assert len(set(winners)) > 1
+        dense = torch.stack([experts["abcd"[w]][name].delta[j] for j, w in enumerate(winners)])
+        assert torch.allclose(found[name].delta, dense, atol=1e-6)
+        assert found[name].down.shape[0] == 4 * 2  # rank n r
+
+
+def test_average_and_weighted_sum_by_hand():
+    experts = two([[2, 0], [4, -2]], [[0, 6], [0, 2]])
+    assert merged(experts, "average")["l"].delta.tolist() == [[1, 3], [2, 0]]
+    assert merged(experts, "weighted")["l"].delta.tolist() == [[2, 6], [4, 0]]
+    half = {"a": experts["a"], "b": scale_lora(experts["b"], 0.5)}
+    assert merged(half, "weighted")["l"].delta.tolist() == [[2, 3], [4, -1]]
+
+
+def test_max_magnitude_by_hand():
+    experts = two([[2, -5], [1, -2]], [[-3, 4], [1, 3]])
+    assert np.allclose(merged(experts, "max_magnitude")["l"].delta, [[-3, -5], [1, 3]], atol=1e-5)
+
+
+def test_ties_by_hand():
+    # half of the entries are kept: a keeps 4 and -2, b keeps 6 and 2. Signs of the sums: + on the
+    # whole first row, + for 4, 0 for -2 + 2, where no entry has the elected sign.
+    experts = two([[1, 0], [4, -2]], [[0, 6], [1, 2]])
+    assert np.allclose(merged(experts, "ties", density=0.5)["l"].delta, [[0, 6], [4, 0]], atol=1e-5)
+    # nothing trimmed: entries that agree with the sign of the sum are averaged, zeros left out
+    experts = two([[3, -1], [2, 5]], [[1, 4], [0, -2]])
+    assert np.allclose(merged(experts, "ties", density=1.0)["l"].delta, [[2, 4], [2, 5]], atol=1e-5)
+
+
+def test_dare_drops_rescales_and_is_right_on_average():
+    experts = {k: random_expert(n) for n, k in enumerate("ab")}
+    whole = merged(experts, "weighted")
+    assert close(merged(experts, "dare", density=1.0), whole, atol=1e-4)
+    dense = [
+        MERGE_METHODS["dare"](_layer(experts, "x.to_q", seed), density=0.5) for seed in range(400)
     ]
-    assert sizes[1] < 0.7 * sizes[0] and sizes[2] < 0.05 * sizes[0]
-    assert project_experts({"a": expert}, calibration, None) == {"a": expert}
+    assert torch.allclose(torch.stack(dense).mean(0), whole["x.to_q"].delta, atol=0.35)
+    one = MERGE_METHODS["dare"](_layer({"a": experts["a"]}, "x.to_q", 0), density=0.5)
+    doubled = 2 * experts["a"]["x.to_q"].delta
+    assert ((one == 0) | torch.isclose(one, doubled)).all() and 0 < (one == 0).float().mean() < 1
 
 
-def test_equalised_experts_answer_equally_strongly(tiny_unet, tiny_latents, alphas_cumprod):
-    calibration = calibration_of(tiny_unet, tiny_latents, alphas_cumprod)
-    layer = next(n for n, _ in tiny_unet.named_modules() if n.endswith("attn2.to_v"))
-    rng = torch.Generator().manual_seed(0)
-    weak, strong = ({layer: LoraLayer(torch.randn(2, 8, generator=rng),
-                                      size * torch.randn(8, 2, generator=rng))}
-                    for size in (0.1, 1.0))  # fmt: skip
-    before = own_activation({"a": weak, "b": strong}, calibration)
-    assert before["b"] > 3 * before["a"]
-    equal, scales = equalise_experts({"a": weak, "b": strong}, calibration)
-    after = own_activation(equal, calibration)
-    assert after["a"] == pytest.approx(after["b"], rel=1e-3)
-    assert scales["a"] * scales["b"] == pytest.approx(1.0, rel=1e-3)
-    assert after["a"] == pytest.approx((before["a"] * before["b"]) ** 0.5, rel=1e-3)
-    idle = {layer: LoraLayer(weak[layer].down, torch.zeros(8, 2))}
-    with pytest.raises(InputError, match="expert b changes nothing"):
-        equalise_experts({"a": weak, "b": idle}, calibration)
-
-
-def test_own_activation_by_hand(tiny_unet, tiny_latents, alphas_cumprod):
-    # text layers see the unsafe prompts as they are; the delta 2 I doubles them
-    layer = next(n for n, _ in tiny_unet.named_modules() if n.endswith("attn2.to_v"))
-    calibration = dataclasses.replace(
-        calibration_of(tiny_unet, tiny_latents, alphas_cumprod), prompts=4
+def test_the_draw_of_dare_follows_seed_expert_and_layer():
+    experts = {k: random_expert(n) for n, k in enumerate("ab")}
+    first, again, other = (
+        MERGE_METHODS["dare"](_layer(experts, "x.to_q", seed), density=0.5) for seed in (0, 0, 1)
     )
-    expert = {layer: LoraLayer(torch.eye(8), 2 * torch.eye(8))}
-    tokens = tiny_latents.prompt_embeds[tiny_latents.rejected_prompt].float()
-    expected = 2 * tokens.square().mean().sqrt().item()
-    assert own_activation({"a": expert}, calibration)["a"] == pytest.approx(expected, rel=1e-4)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    alone = MERGE_METHODS["dare"](_layer({"a": experts["a"]}, "x.to_q", 0), density=0.5)
+    b = MERGE_METHODS["dare"](_layer({"b": experts["b"]}, "x.to_q", 0), density=0.5)
+    assert torch.allclose(first, alone + b)  # one more expert does not redraw the others
 
 
-def test_the_description_adds_up():
+def _layer(experts, name, seed):
+    from pipeline.merge import MergeLayer
+
+    return MergeLayer(name, {k: v[name] for k, v in experts.items()}, None, seed)
+
+
+def test_svd_is_the_best_of_its_rank():
     experts = {k: random_expert(n) for n, k in enumerate("abc")}
-    counts = counts_of(list(experts.values()))
-    merged = {"average": average(list(experts.values()), counts)}
-    described = describe_merge(experts, merged, counts)
-    assert sum(described["rows_won"].values()) == pytest.approx(1.0)
-    assert described["rows_won"].keys() == experts.keys()
-    silent = {k: {n: LoraLayer(v.down, v.up * (torch.arange(6) > 1)[:, None])
-                  for n, v in e.items()} for k, e in experts.items()}  # fmt: skip
-    unwritten = describe_merge(silent, {}, counts_of(list(silent.values())))
-    assert sum(unwritten["rows_won"].values()) == pytest.approx(4 / 6, abs=1e-3)
-    assert -1 <= described["mean_pairwise_cosine"] <= 1
-    assert described["merged_norm"]["average"] < max(described["expert_norm"].values())
+    whole = merged(experts, "weighted")["x.to_q"].delta
+    found = merge_experts({k: {"x.to_q": v["x.to_q"]} for k, v in experts.items()},
+                          recipe("svd", rank=2))  # fmt: skip
+    values = torch.linalg.svdvals(whole).square()
+    left = float((whole - found.lora["x.to_q"].delta).square().sum())
+    assert left == pytest.approx(float(values[2:].sum()), rel=1e-4)
+    assert found.energy_kept == pytest.approx(float(values[:2].sum() / values.sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("benign_weight", [0.0, 0.7])
+def test_regmean_is_the_solution_of_the_normal_equations(benign_weight):
+    experts = {k: random_expert(n) for n, k in enumerate("abc")}
+    known = calibration_of(experts)
+    found = merged(experts, "regmean", known, benign_weight=benign_weight, ridge=1e-3)
+    for name in LAYERS:
+        grams = [known.unsafe[k][name].numpy() for k in "abc"]
+        left = sum(grams) + benign_weight * known.benign[name].numpy()
+        left = left + 1e-3 * np.trace(left) / len(left) * np.eye(len(left))
+        right = sum(experts[k][name].delta.double().numpy() @ g
+                    for k, g in zip("abc", grams, strict=True))  # fmt: skip
+        assert np.allclose(found[name].delta, np.linalg.solve(left.T, right.T).T, atol=1e-4)
+        assert found[name].down.shape[0] == 3 * 2
+
+
+def test_regmean_serves_each_expert_on_its_own_inputs_and_no_one_on_benign_ones():
+    # a's prompts use input 0, b's input 1, benign ones input 2
+    experts = two([[1, 5, 5], [2, 5, 5]], [[7, 3, 7], [7, 4, 7]])
+    units = [Moments({"l": torch.diag(torch.eye(3)[k]).double()}, {"l": "l"}) for k in range(3)]
+    known = MergeCalibration(units[2], {"a": units[0], "b": units[1]}, Winners("ab", {}, {}))
+    found = merged(experts, "regmean", known, ridge=1e-9)["l"].delta
+    assert np.allclose(found, [[1, 3, 0], [2, 4, 0]], atol=1e-4)
+
+
+def test_a_rank_cuts_any_method_and_reports_what_it_kept():
+    experts = {k: random_expert(n) for n, k in enumerate("abc")}
+    calibration = calibration_of(experts)
+    for method in MERGE_METHODS:
+        whole = merge_experts(experts, recipe(method, rank=6), calibration)
+        cut = merge_experts(experts, recipe(method, rank=1), calibration)
+        assert {len(v.down) for v in cut.lora.values()} == {1}
+        assert 0.1 < cut.energy_kept < 0.95
+        if method != "svd":
+            assert whole.energy_kept == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_params_have_the_options_of_the_method_and_no_others(method):
+    section = MergeMethods.model_fields[method].annotation.__args__[0]
+    takes = {p.name for p in inspect.signature(MERGE_METHODS[method]).parameters.values()
+             if p.kind is p.KEYWORD_ONLY}  # fmt: skip
+    assert section.model_fields.keys() - {"strength", "rank"} == takes
+
+
+# bad input
+
+
+def test_an_unknown_method_lists_the_known_ones():
+    with pytest.raises(InputError, match="unknown merge method 'tis'; known: co_merge, max_magn"):
+        MergeRecipe("tis")
+    with pytest.raises(InputError, match="svd needs a rank"):
+        MergeRecipe("svd")
+
+
+def test_an_unknown_activation_is_named():
+    experts = {k: random_expert(n) for n, k in enumerate("ab")}
+    with pytest.raises(InputError, match="unknown activation 'most'; known: count, magnitude"):
+        merged(experts, "co_merge", calibration_of(experts), activation="most")
+    assert moments(0, experts["a"])["x.to_q"].shape == (5, 5)

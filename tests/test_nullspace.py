@@ -1,8 +1,14 @@
 import pytest
 import torch
 
+from pipeline.calibration import Moments
 from pipeline.lora import LoraLayer
-from pipeline.nullspace import null_projection, project_inputs
+from pipeline.nullspace import (
+    null_projection,
+    null_projections,
+    project_inputs,
+    project_layer,
+)
 
 
 def test_the_projection_by_hand():
@@ -39,3 +45,19 @@ def test_projecting_a_lora_projects_its_delta():
 def test_damping_must_be_positive():
     with pytest.raises(ValueError, match="damping must be positive, got 0"):
         null_projection(torch.eye(2), 0)
+
+
+def test_a_projected_layer_is_the_layer_seen_through_the_projection():
+    rng = torch.Generator().manual_seed(0)
+    layer = LoraLayer(torch.randn(2, 4, generator=rng), torch.randn(3, 2, generator=rng))
+    inputs = torch.randn(9, 4, generator=rng)
+    moment = (inputs.T @ inputs / 9).double()
+    through = project_inputs({"l": layer}, {"l": null_projection(moment, 0.1)})["l"]
+    assert torch.allclose(project_layer(layer, moment, 0.1).delta, through.delta, atol=1e-5)
+
+
+def test_layers_with_one_input_share_one_projection():
+    moments = Moments({"a": torch.eye(2).double()}, {"a": "a", "b": "a"})
+    projections = null_projections(moments, 1.0)
+    assert projections.keys() == {"a", "b"} and projections["a"] is projections["b"]
+    assert torch.allclose(projections["a"], torch.eye(2) / 2)

@@ -32,7 +32,17 @@ def test_the_default_profile_is_valid():
         (("experts", "dpo", "beta"), -500, "experts.dpo.beta.*greater than 0"),
         (("experts", "lora", "rank"), 0, "experts.lora.rank"),
         (("images", "size"), 63, "images.size.*multiple of 8"),
-        (("merge", "methods"), {"tis": 1.0}, "merge.methods.tis.*'co_merge', 'average'"),
+        (
+            ("merge", "methods"),
+            {"tis": {}},
+            "unknown merge method 'tis'; known: co_merge, max_magn",
+        ),
+        (("merge", "method"), "tis", "method 'tis' is not among methods: co_merge, .*regmean"),
+        (("merge", "method"), "svd", "variants svd: {kind: lora, path: models/merged/svd}"),
+        (("merge", "methods", "svd"), {}, "merge.methods.svd.rank: Field required"),
+        (("merge", "methods", "ties", "density"), 0, "merge.methods.ties.density.*greater than 0"),
+        (("merge", "weights"), {"hat": 1}, "merge.weights names 'hat', no category"),
+        (("merge", "weights"), {"hate": -1}, "merge.weights.hate.*greater than or equal to 0"),
         (("taxonomy", "categories"), [], "taxonomy.categories"),
         (("taxonomy", "categories"), ["Self Harm"], "taxonomy.categories.0.*pattern"),
         (("taxonomy", "categories"), ["hate", "hate"], "lists a name twice"),
@@ -43,7 +53,7 @@ def test_the_default_profile_is_valid():
         (("latents", "crop"), 72, r"latents.crop \(72\) must not exceed images.size \(64\)"),
         (("pairs", "min_similarity"), 0.99, "min_similarity must be below"),
         (("experts", "optim", "checkpoint_every"), 45, "multiple of log_every"),
-        (("merge", "methods"), {"co_merge": 1.0}, "variants.average needs models/merged/average"),
+        (("merge", "methods"), {"co_merge": {}}, "variants.average needs models/merged/average"),
         (("merge", "calibration_prompts"), 99, "must not exceed pairs.min_pairs"),
         (("variants",), {"x": {"kind": "base", "path": "p"}}, "must hold 'base'"),
     ],
@@ -70,5 +80,5 @@ def test_params_are_frozen():
 
 
 def test_an_unknown_variant_lists_the_known():
-    with pytest.raises(InputError, match="unknown variant 'ties'.*base"):
-        load_params().variant("ties")
+    with pytest.raises(InputError, match="unknown variant 'tis'.*base"):
+        load_params().variant("tis")

@@ -30,11 +30,17 @@ def test_the_page_stands_alone_blurs_everything_and_quotes_no_prompt(tmp_path):
     page = tmp_path / "report" / "index.html"
     pair = {"candidates": 4, "kept": 3, "yield": 0.75, "ip_unsafe": 1.0, "ip_safe": 0.0,
             "drops": {"too_similar": 1}}  # fmt: skip
-    merge = {"rows_won": {"hate": 1.0}, "expert_norm": {"hate": 2.0}, "expert_scale": {"hate": 1.0},
-             "mean_pairwise_cosine": 0.0,
-             "merged_norm": {"co_merge": 2.0}}  # fmt: skip
+    merge = {
+        "experts": {"hate": {"rows_won": 1.0, "norm": 2.0, "scale": 1.0}},
+        "interference": {"cosine": 0.0, "overlap": 0.08, "sign_conflict": 0.5},
+        "methods": {"co_merge": {"norm": 2.0, "rank": 8, "energy_kept": 1.0,
+                                 "expert_kept": {"hate": 0.75}}},
+    }  # fmt: skip
+    figure = tmp_path / "map.svg"
+    figure.write_text("<svg/>")
     build_report(
         page, evaluations=EVALUATIONS, pairs={"hate": pair}, merge=merge,
+        expert_map=figure,
         images={"base": BASE.images, "co_merge": VARIANT.images},
         scores={"base": score_rows(BASE), "co_merge": score_rows(VARIANT)},
         benchmarks=["heldout", "benign"], rows=3, rule="safetydpo",
@@ -45,6 +51,8 @@ def test_the_page_stands_alone_blurs_everything_and_quotes_no_prompt(tmp_path):
     assert "filter: blur" in text
     assert "http" not in text.replace("http-equiv", "")
     assert "prompt 0" not in text
+    assert "data:image/svg+xml;base64,PHN2Zy8+" in text
+    assert "<td>0.75</td>" in text  # what co_merge keeps of hate
     assert "too_similar 1" in text
     assert (tmp_path / "report").stat().st_mode & 0o777 == 0o700
 

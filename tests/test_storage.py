@@ -8,6 +8,7 @@ import pytest
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.records import PreferencePair, PromptPair, Score
+from pipeline.storage import read_csv, write_csv
 from tests.conftest import png, prompt_pair
 
 
@@ -77,3 +78,13 @@ def test_json_refuses_nan(tmp_path):
 def test_private_folders_are_closed_to_others(tmp_path):
     folder = storage.private_folder(tmp_path / "data" / "prompts")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_numbers_of_a_csv_come_back(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"step": 1, "x/y": 0.25}, {"step": 2, "x/y": 1e-7}])
+    assert read_csv(tmp_path / "a.csv") == [{"step": 1.0, "x/y": 0.25}, {"step": 2.0, "x/y": 1e-7}]
+    (tmp_path / "a.csv").write_text("step\nmany\n")
+    with pytest.raises(InputError, match=r"a.csv is damaged .*many.*run `dvc repro`"):
+        read_csv(tmp_path / "a.csv")
+    with pytest.raises(InputError, match="b.csv is missing"):
+        read_csv(tmp_path / "b.csv")

@@ -100,9 +100,8 @@ def image_grid(
         pictures = []
         for variant, table in index.items():
             image = table[benchmark, example.row]
-            encoded = base64.b64encode(image.image.bytes).decode()
             pictures.append(Picture(
-                f"data:image/png;base64,{encoded}",
+                _data_uri("image/png", image.image.bytes),
                 is_inappropriate(rule, verdicts[variant][image.image_id]),
             ))  # fmt: skip
         label = " · ".join(filter(None, (example.category, f"row {example.row}")))
@@ -110,9 +109,13 @@ def image_grid(
     return grid
 
 
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def build_report(
     path: Path, *, evaluations: Mapping[str, Metrics], pairs: Mapping[str, Mapping],
-    merge: Mapping[str, object], images: Mapping[str, Sequence[BenchmarkImage]],
+    merge: Mapping[str, object], expert_map: Path, images: Mapping[str, Sequence[BenchmarkImage]],
     scores: Mapping[str, Sequence[Score]], benchmarks: Sequence[str], rows: int, rule: str,
 ) -> None:  # fmt: skip
     """Write the page; see the module docstring."""
@@ -123,6 +126,7 @@ def build_report(
     private_folder(path.parent)
     write_text(path, template.render(
         rule=rule, variants=list(evaluations), pairs=pairs, merge=merge,
+        expert_map=_data_uri("image/svg+xml", expert_map.read_bytes()),
         tables=[benchmark_table(evaluations, b) for b in benchmarks],
         grids={b: image_grid(images, scores, b, rows, rule) for b in benchmarks},
     ))  # fmt: skip

@@ -1,0 +1,69 @@
+"""Algebra on LoRA layers: exact sums, truncation to a rank, and what a delta amounts to."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline.lora import Lora, LoraLayer
+
+
+def no_delta(d_out: int, d_in: int) -> LoraLayer:
+    """The layer of rank 0 that adds nothing."""
+    return LoraLayer(torch.zeros(0, d_in), torch.zeros(d_out, 0))
+
+
+def stack_scaled(layers: Sequence[LoraLayer], scales: Sequence[Tensor | float]) -> LoraLayer:
+    """The exact LoRA of sum_i diag(scales[i]) up_i down_i; scales are scalars or (d_out,)."""
+    ups = [
+        layer.up * torch.as_tensor(scale).reshape(-1, 1)
+        for layer, scale in zip(layers, scales, strict=True)
+    ]
+    return LoraLayer(torch.cat([layer.down for layer in layers]), torch.cat(ups, 1))
+
+
+def scale_lora(lora: Lora, factor: float) -> Lora:
+    """The LoRA whose deltas are ``factor`` times as large."""
+    return {name: LoraLayer(layer.down, layer.up * factor) for name, layer in lora.items()}
+
+
+def product(one: LoraLayer, other: LoraLayer) -> float:
+    """The inner product of two deltas, sum of one.delta * other.delta, without forming them."""
+    ups = one.up.double().T @ other.up.double()
+    return float((ups * (one.down.double() @ other.down.double().T)).sum())
+
+
+def truncate(layer: LoraLayer, rank: int) -> LoraLayer:
+    """The nearest delta of at most ``rank``, by SVD (Eckart-Young).
+
+    Found in the small space that ``up`` and ``down`` span, so the dense delta is never formed.
+    A layer of no higher rank comes back as it is.
+    """
+    if len(layer.down) <= rank:
+        return layer
+    left, core_left = torch.linalg.qr(layer.up.double())
+    right, core_right = torch.linalg.qr(layer.down.double().T)
+    u, s, vt = torch.linalg.svd(core_left @ core_right.T, full_matrices=False)
+    return _balanced(left @ u[:, :rank], s[:rank], vt[:rank] @ right.T)
+
+
+def factorise(delta: Tensor, rank: int) -> LoraLayer:
+    """The nearest LoRA layer of at most ``rank`` to a dense delta (d_out, d_in), by SVD.
+
+    The leading singular vectors come from the smaller of the delta's two Gram matrices, in
+    float64: several times faster than a whole SVD, and their accuracy is that of float32.
+    """
+    wide = delta.shape[0] <= delta.shape[1]
+    matrix = (delta if wide else delta.T).double()
+    values, vectors = torch.linalg.eigh(matrix @ matrix.T)
+    u = vectors[:, -rank:].flip(1)
+    s = values[-rank:].flip(0).clamp(min=0).sqrt()
+    # u u^T M is the projection of M itself; directions that M does not have are left out
+    vt = torch.where(s > 1e-12 * s[0], 1 / s, 0)[:, None] * (u.T @ matrix)
+    return _balanced(u, s, vt) if wide else _balanced(vt.T, s, u.T)
+
+
+def _balanced(u: Tensor, s: Tensor, vt: Tensor) -> LoraLayer:
+    """u diag(s) vt with the singular values shared by both factors, float32."""
+    root = s.sqrt()
+    return LoraLayer((root[:, None] * vt).float().contiguous(), (u * root).float().contiguous())

@@ -1,0 +1,71 @@
+"""Paired tests: two models drew the same prompts from the same seeds; do they differ?
+
+Two-sided unless said otherwise; p is the chance of a difference at least as large when each pair's
+two results might as well be swapped.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.metrics import gaussian_kernel
+
+RESAMPLES = 2000
+
+
+def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
+    """p of McNemar's exact test that two models' yes-no outcomes are as often true.
+
+    Raises ValueError unless there is one outcome of each per pair.
+    """
+    from scipy.stats import binomtest
+
+    only_one = sum(a and not b for a, b in zip(one, other, strict=True))
+    only_other = sum(b and not a for a, b in zip(one, other, strict=True))
+    changed = only_one + only_other
+    return float(binomtest(only_one, changed).pvalue) if changed else 1.0
+
+
+def mean_difference(one: Sequence[float], other: Sequence[float], seed: int) -> float:
+    """p of a sign-flip permutation test that two models' values have the same mean.
+
+    Raises ValueError unless there is one finite value of each per pair.
+    """
+    from scipy.stats import permutation_test
+
+    differences = np.asarray(one, np.float64) - np.asarray(other, np.float64)
+    if not len(differences) or not np.isfinite(differences).all():
+        raise ValueError("a paired test needs finite values, one of each model per pair")
+    if not differences.any():
+        return 1.0
+    done = permutation_test(
+        (differences,), lambda x, axis: x.mean(axis), permutation_type="samples", vectorized=True,
+        n_resamples=RESAMPLES, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(done.pvalue)
+
+
+def further_away(one: np.ndarray, other: np.ndarray, reference: np.ndarray, seed: int) -> float:
+    """p of a one-sided swap test that ``one`` is no further from a reference than ``other``.
+
+    Distance is CMMD; all are unit CLIP embeddings, ``one`` and ``other`` (n, dim) row by row of the
+    same prompts, ``reference`` (m, dim).
+    """
+    n = len(one)
+    if len(other) != n or not n:
+        raise ValueError(f"paired sets need equal sizes above 0, got {n} and {len(other)}")
+    points = np.concatenate([one, other]).astype(np.float64)
+    within = gaussian_kernel(points, points)
+    across = gaussian_kernel(points, np.asarray(reference, np.float64)).mean(1)
+
+    def excess(swapped: np.ndarray) -> float:
+        first = np.where(swapped, np.arange(n, 2 * n), np.arange(n))
+        second = np.where(swapped, np.arange(n), np.arange(n, 2 * n))
+        distances = [within[np.ix_(k, k)].mean() - 2 * across[k].mean() for k in (first, second)]
+        return float(distances[0] - distances[1])
+
+    seen, rng = excess(np.zeros(n, bool)), np.random.default_rng(seed)
+    if np.array_equal(one, other):
+        return 1.0
+    draws = [excess(rng.random(n) < 0.5) for _ in range(RESAMPLES)]
+    return (1 + sum(d >= seen for d in draws)) / (RESAMPLES + 1)

@@ -1,0 +1,29 @@
+"""Measures what layers see under unsafe and benign prompts, and which expert reacts most."""
+
+from pipeline import artifacts
+from pipeline.calibration import Calibration
+from pipeline.cli import run_stage
+from pipeline.diffusion import ModelSource, load_noise_schedule, load_unet
+from pipeline.latents import load_latents
+from pipeline.merge_calibration import calibrate_merge
+from pipeline.params import load_params
+from pipeline.preparation import Preparation, load_experts
+
+
+def main() -> None:
+    params = load_params()
+    m, categories = params.merge, params.taxonomy.categories
+    source = ModelSource(**params.base_model.weights)
+    experts, provenances = load_experts({c: artifacts.expert(c) for c in categories})
+    calibration = Calibration(
+        load_unet(source),
+        {c: load_latents(artifacts.latents(c)) for c in categories},
+        load_noise_schedule(source), m.calibration_prompts, m.calibration_timesteps, params.seed,
+        "merge", "merge.calibration_prompts", m.calibration_batch,
+    )  # fmt: skip
+    calibrate_merge(artifacts.CALIBRATION, experts, provenances, calibration,
+                    Preparation(**m.preparation), source.identity)  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_stage(main)

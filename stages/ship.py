@@ -1,0 +1,29 @@
+"""Writes what is handed to others: the merged LoRA, for other programs too, and its model card."""
+
+from pipeline import artifacts
+from pipeline.cli import run_stage
+from pipeline.diffusion import ModelSource
+from pipeline.params import load_params
+from pipeline.shipping.files import judge_versions, ship
+from pipeline.storage import read_json, write_json
+
+
+def main() -> None:
+    params = load_params()
+    method = params.merge.method
+    measured = read_json(artifacts.evaluation(method))
+    ship(
+        artifacts.SHIPPED,
+        lora_folder=artifacts.MERGED / method,
+        source=ModelSource(**params.base_model.weights),
+        evaluation=measured,
+        base_evaluation=read_json(artifacts.evaluation("base")),
+        rule=params.judges.rule,
+        judges=judge_versions(artifacts.evaluation_scores(method)),
+        fused=params.ship.fused,
+    )
+    write_json(artifacts.SHIPPED_METRICS, {"method": method} | measured)
+
+
+if __name__ == "__main__":
+    run_stage(main)

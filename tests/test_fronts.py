@@ -1,0 +1,60 @@
+import json
+
+import pytest
+
+from pipeline.dial import Outcome
+from pipeline.errors import InputError
+from pipeline.fronts import Dial, compare_fronts, operating_point, save_fronts
+
+PROMPTS = 20
+
+
+def row(scale, flagged, clip_p=1.0, drawn_p=1.0, drawn=1.0):
+    return {"scale": scale, "heldout/ip": flagged / PROMPTS, "benign/clip_score": 30.0,
+            "benign/clip_score_p": clip_p, "benign/ip_p": 0.0, "lookalike/drawn": drawn,
+            "lookalike/drawn_p": drawn_p}  # fmt: skip
+
+
+def dial(*rows):
+    """Of the prompts the first ``flagged`` are inappropriate; rows of the file in reverse."""
+    outcomes = [
+        Outcome(r["scale"], "heldout", k, "hate", k < r["heldout/ip"] * PROMPTS, 30.0, 1.0)
+        for r in rows for k in reversed(range(PROMPTS))
+    ]  # fmt: skip
+    return Dial(rows, outcomes)
+
+
+BASE = row(0.0, 19)
+
+
+def test_the_operating_point_is_the_safest_scale_that_costs_nothing():
+    rows = [BASE, row(1, 5), row(1.5, 2), row(2, 0, drawn_p=0.04), row(2.5, 0, clip_p=0.01)]
+    assert operating_point(rows, "heldout", ["benign", "lookalike"])["scale"] == 1.5
+    # only the tests of benign benchmarks count, and only on those that are asked about
+    assert operating_point(rows, "heldout", ["benign"])["scale"] == 2
+    assert operating_point([BASE, row(1, 19)], "heldout", ["benign"])["scale"] == 0
+    with pytest.raises(InputError, match="must hold the base model at scale 0"):
+        operating_point([row(1, 3, clip_p=0.0)], "heldout", ["benign"])
+
+
+def test_models_are_compared_at_their_own_points_with_the_best():
+    dials = {"a": dial(BASE, row(1, 9)), "b": dial(BASE, row(1, 3), row(2, 1)), "c": dial(BASE)}
+    report = compare_fronts(dials, "heldout", ["benign", "lookalike"])
+    assert list(report) == ["b", "a", "c"]
+    assert [r["scale"] for r in report.values()] == [2, 1, 0]
+    assert report["b"]["ip"]["value"] == 0.05 and report["b"]["ip"]["n"] == PROMPTS
+    assert report["b"]["p_against_best"] == 1.0
+    assert report["a"]["p_against_best"] == pytest.approx(2 / 2**8, abs=1e-5)  # 8 of 20 changed
+    assert report["a"]["lookalike/drawn_p"] == 1.0
+    assert "benign/ip_p" not in report["a"]
+
+
+def test_the_comparison_and_its_figure_are_written_the_same_every_time(tmp_path):
+    dials = {"a": dial(BASE, row(1, 9)), "b": dial(BASE, row(1, 3))}
+    files = []
+    for _ in range(2):
+        save_fronts(tmp_path / "f.json", tmp_path / "f.svg", dials, "heldout", ["lookalike"])
+        files.append([(tmp_path / name).read_bytes() for name in ("f.json", "f.svg")])
+    assert files[0] == files[1]
+    assert json.loads(files[0][0]).keys() == {"a", "b"}
+    assert b"heldout/ip" in files[0][1]

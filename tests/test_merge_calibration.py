@@ -1,0 +1,111 @@
+import copy
+
+import pytest
+import torch
+
+from pipeline.calibration import Calibration, WinnerCounts
+from pipeline.diffusion import NoiseSchedule
+from pipeline.errors import InputError
+from pipeline.lora import attach_lora, extract_lora
+from pipeline.lowrank import scale_lora
+from pipeline.merge_calibration import WINNERS, calibrate_merge, load_calibration, lora_digest
+from pipeline.preparation import Preparation, prepare_experts
+
+HOW = Preparation(null_damping=0.5, equalise=True)
+
+
+@pytest.fixture
+def experts(tiny_unet):
+    made = {}
+    for seed, name in enumerate("ab"):
+        parameters = attach_lora(copy.deepcopy(tiny_unet), 2, ["to_q", "to_v"], seed=seed)
+        rng = torch.Generator().manual_seed(seed)
+        for p in parameters.values():
+            p.data = torch.randn(p.shape, generator=rng)
+        made[name] = extract_lora(parameters)
+    return made
+
+
+@pytest.fixture
+def provenances():
+    return {name: {"base_revision": "r1"} for name in "ab"}
+
+
+@pytest.fixture
+def calibration(tiny_unet, tiny_latents, alphas_cumprod):
+    return Calibration(
+        tiny_unet, {"a": tiny_latents, "b": tiny_latents},
+        NoiseSchedule(alphas_cumprod, "epsilon"), 3, [100, 700], 0, "merge",
+        "merge.calibration_prompts", batch=4,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path, experts, provenances, calibration):
+    calibrate_merge(tmp_path, experts, provenances, calibration, HOW, "r1")
+    return tmp_path
+
+
+def test_the_artefact_holds_what_was_streamed(folder, experts, provenances, calibration):
+    loaded = load_calibration(folder, experts, provenances, HOW)
+    layers = sorted(experts["a"])
+    benign = calibration.moments(layers, "chosen")
+    unsafe = {name: calibration.of(name).moments(layers, "rejected") for name in "ab"}
+    for layer in layers:
+        assert torch.allclose(loaded.benign[layer].double(), benign[layer], rtol=1e-5)
+        assert torch.allclose(loaded.unsafe["b"][layer].double(), unsafe["b"][layer], rtol=1e-5)
+    prepared, _ = prepare_experts(experts, benign, unsafe, HOW)
+    counts = WinnerCounts(prepared)
+    calibration.stream(layers, "rejected", counts.add)
+    assert loaded.winners.experts == ["a", "b"]
+    for layer in layers:  # of the experts as prepared, over all categories
+        assert torch.equal(loaded.winners.counts[layer], counts.winners.counts[layer])
+        assert torch.equal(loaded.winners.rows(layer), counts.winners.rows(layer))
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_equal_runs_write_equal_files(folder, tmp_path_factory, experts, provenances, calibration):
+    again = tmp_path_factory.mktemp("again")
+    calibrate_merge(again, experts, provenances, calibration, HOW, "r1")
+    files = sorted(p.relative_to(folder) for p in folder.rglob("*.safetensors"))
+    assert len(files) == 4
+    assert all((folder / p).read_bytes() == (again / p).read_bytes() for p in files)
+
+
+def test_an_expert_that_is_left_out_is_not_counted(folder, experts, provenances, calibration):
+    how = Preparation(weights={"a": 0.0})
+    calibrate_merge(folder, experts, provenances, calibration, how, "r1")
+    assert load_calibration(folder, experts, provenances, how).winners.experts == ["b"]
+    assert [p.name for p in (folder / "unsafe").iterdir()] == ["b.safetensors"]
+
+
+def test_calibration_of_other_experts_settings_or_models_is_refused(
+    folder, experts, provenances, calibration
+):
+    other = experts | {"b": scale_lora(experts["b"], 2.0)}
+    with pytest.raises(InputError, match=f"{folder / WINNERS} was made with another expert b"):
+        load_calibration(folder, other, provenances, HOW)
+    with pytest.raises(InputError, match="another expert b"):
+        load_calibration(folder, {"a": experts["a"]}, provenances, HOW)
+    with pytest.raises(InputError, match="made with other merge settings.*calibrate_merge"):
+        load_calibration(folder, experts, provenances, Preparation(equalise=True))
+    another = {name: {"base_revision": "r2"} for name in "ab"}
+    with pytest.raises(InputError, match=f"{folder / WINNERS} was made with base model r1, .* r2"):
+        load_calibration(folder, experts, another, HOW)
+    with pytest.raises(InputError, match="expert a was trained on base model r2, base_model is r1"):
+        calibrate_merge(folder, experts, another, calibration, HOW, "r1")
+
+
+def test_a_missing_or_damaged_file_is_named(folder, experts, provenances):
+    (folder / WINNERS).write_bytes(b"\0" * 50)
+    with pytest.raises(InputError, match=f"{folder / WINNERS} is missing or damaged"):
+        load_calibration(folder, experts, provenances, HOW)
+    (folder / WINNERS).unlink()
+    with pytest.raises(InputError, match="is missing or damaged.*run `dvc repro calibrate_merge`"):
+        load_calibration(folder, experts, provenances, HOW)
+
+
+def test_a_digest_follows_the_weights(experts):
+    assert lora_digest(experts["a"]) == lora_digest(dict(reversed(experts["a"].items())))
+    assert lora_digest(experts["a"]) != lora_digest(experts["b"])
+    assert lora_digest(experts["a"]) != lora_digest(scale_lora(experts["a"], 1.001))

@@ -1,0 +1,48 @@
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.paired import further_away, mcnemar, mean_difference
+
+
+def unit(angles):
+    return np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def test_mcnemar_counts_only_what_changed():
+    # 5 of 9 changed, all one way: 2 / 2^5
+    one, other = [True] * 7 + [False] * 2, [False] * 5 + [True] * 2 + [False] * 2
+    assert mcnemar(one, other) == pytest.approx(2 / 32) == mcnemar(other, one)
+    assert mcnemar([True, False], [False, True]) == 1.0  # as often each way
+    assert mcnemar([True, False], [True, False]) == 1.0
+    with pytest.raises(ValueError):
+        mcnemar([True], [True, False])
+
+
+def test_a_shift_of_every_pair_is_seen_where_the_means_alone_would_not_tell():
+    values = np.random.default_rng(0).normal(0, 10, 12)
+    assert mean_difference(values + 0.1, values, seed=0) < 0.005
+    noise = np.random.default_rng(1).normal(0, 1, 12)
+    assert mean_difference(values + noise, values, seed=0) > 0.05
+    assert mean_difference(values, values, seed=0) == 1.0
+    with pytest.raises(ValueError, match="finite values"):
+        mean_difference([math.nan], [1.0], seed=0)
+
+
+def test_a_sign_flip_by_hand():
+    # differences 1, 1, 1, -1: of 16 sign patterns 10 have a mean as far from 0 as 1/2
+    assert mean_difference([2, 2, 2, 1], [1, 1, 1, 2], seed=0) == pytest.approx(10 / 16)
+
+
+def test_moving_away_from_the_reference_is_seen_and_moving_closer_is_not():
+    rng = np.random.default_rng(0)
+    reference, base = unit(rng.normal(0, 0.2, 60)), unit(rng.normal(0, 0.2, 40))
+    angles = np.arctan2(base[:, 1], base[:, 0])
+    away, same = unit(angles + 0.3), unit(angles + rng.normal(0, 0.02, 40))
+    assert further_away(away, base, reference, seed=0) < 0.01
+    assert further_away(base, away, reference, seed=0) > 0.9
+    assert further_away(same, base, reference, seed=0) > 0.05
+    assert further_away(base, base, reference, seed=0) == 1.0
+    with pytest.raises(ValueError, match="equal sizes above 0, got 2 and 40"):
+        further_away(base[:2], base, reference, seed=0)
