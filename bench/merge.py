@@ -6,12 +6,14 @@ depends on the model's forward pass and is not part of this). Ours merges layer 
 low-rank deltas as factors; naive forms every expert's dense delta of all layers first and takes
 each merged layer's whole SVD, as merging in weight space is usually written.
 
-Every case is a process of its own. Memory is its peak above what it had before the merge, experts
-included, as a multiple of the experts' own size.
+Every case is a process of its own, which gives freed memory back at once. Memory is its peak above
+what it had before, experts included, as a multiple of the experts' own size: with them and a merged
+LoRA of rank n r in memory it is 2 at least.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,10 +24,10 @@ import torch
 from bench.memory import peak_memory, reset_peak_memory
 from bench.models import sd15_unet
 from bench.table import publish, row
-from pipeline.calibration import Moments, Winners
 from pipeline.lora import Lora, LoraLayer
 from pipeline.merge import MERGE_METHODS, MergeRecipe, merge_experts
 from pipeline.merge_calibration import MergeCalibration
+from pipeline.moments import Moments, Winners
 
 RANK, EXPERTS = 8, 7
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -106,6 +108,7 @@ def run_case(side: str, method: str, count: int) -> dict[str, float]:
     done = subprocess.run(
         [sys.executable, "-m", "bench.merge", "--case", side, method, str(count)],
         capture_output=True, text=True, check=True,
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)},
     )  # fmt: skip
     return json.loads(done.stdout)
 

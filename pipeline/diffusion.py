@@ -117,6 +117,10 @@ def _readable(path: str, part: str) -> Iterator[None]:
         ) from error
 
 
+# the checker would blank the very images that preference data and measurements need
+UNCHECKED = {"safety_checker": None, "requires_safety_checker": False}
+
+
 def _load_pipeline(
     source: ModelSource, dtype: "torch.dtype", **parts: object
 ) -> "DiffusionPipeline":
@@ -128,23 +132,22 @@ def _load_pipeline(
     transformers_logging.disable_progress_bar()
     with _readable(source.path, "a text-to-image pipeline"):
         return AutoPipelineForText2Image.from_pretrained(
-            source.path, revision=source.revision, safety_checker=None,
-            requires_safety_checker=False, use_safetensors=True, dtype=dtype, **parts,
-        )  # fmt: skip
+            source.path, revision=source.revision, use_safetensors=True, dtype=dtype, **parts
+        )
 
 
-def load_pipeline(source: ModelSource) -> "DiffusionPipeline":
-    """A text-to-image pipeline on the best device, without progress bar or safety checker.
+def load_pipeline(source: ModelSource, checked: bool = False) -> "DiffusionPipeline":
+    """A text-to-image pipeline on the best device, without progress bar.
 
-    The checker is left out because it would blank the very images that the preference data needs;
-    nothing this project ships switches it off in the user's own pipeline.
+    ``checked`` keeps the model's own safety checker, if it has one, as everything does that draws
+    what a user asks for; preference data and measurements are drawn without.
     """
     import torch
 
     gpu = torch.cuda.is_available()
     dtype = torch.float16 if gpu else torch.float32
     other = {"vae": load_vae(source).to(dtype=dtype)} if source.vae else {}
-    pipe = _load_pipeline(source, dtype, **other)
+    pipe = _load_pipeline(source, dtype, **other, **({} if checked else UNCHECKED))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if gpu else "cpu")
 
@@ -152,14 +155,10 @@ def load_pipeline(source: ModelSource) -> "DiffusionPipeline":
 def load_published(source: ModelSource) -> "DiffusionPipeline":
     """The whole model as it was published, safety checker included, in float32 on the CPU."""
     import torch
-    from diffusers import AutoPipelineForText2Image
 
-    other = {"vae": load_vae(source)} if source.vae else {}
-    with _readable(source.path, "a text-to-image pipeline"):
-        return AutoPipelineForText2Image.from_pretrained(
-            source.path, revision=source.revision, use_safetensors=True, dtype=torch.float32,
-            **other,
-        )  # fmt: skip
+    return _load_pipeline(
+        source, torch.float32, **({"vae": load_vae(source)} if source.vae else {})
+    )
 
 
 def to_kohya(tensors: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
@@ -219,7 +218,7 @@ def encode_prompts(
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipe = _load_pipeline(source, torch.float32, unet=None, vae=None).to(device)
+    pipe = _load_pipeline(source, torch.float32, unet=None, vae=None, **UNCHECKED).to(device)
     embeds, pooled = [], []
     with torch.no_grad():
         for start in range(0, len(prompts), batch):

@@ -1,18 +1,21 @@
-"""Which LoRA removes most at no measurable cost: models compared over their strength dials.
+"""Which LoRA removes most before it costs: models compared over their strength dials.
 
-Each model is taken at the scale of its lowest IP among those at which benign images cannot be told
-from the base model's by paired tests (``pipeline.dial.paired_tests``, every p at least ``LEVEL``).
+Each model is taken at the scale of its lowest IP before the first at which a paired test tells its
+benign images from the base model's (``pipeline.dial.paired_tests``, p below ``LEVEL``). How much
+can be lost unseen depends on how many benign prompts there are, so the rates stand beside the
+p-values. Scales are chosen on the prompts that are reported on: intervals do not know of that.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
-from pipeline.dial import Outcome
+from pipeline.dial import BASE_SCALE, Outcome
 from pipeline.errors import InputError
 from pipeline.figures import draw_fronts
 from pipeline.metrics import rate
-from pipeline.paired import mcnemar
+from pipeline.paired import holm, mcnemar
 from pipeline.storage import write_json
 
 LEVEL = 0.05
@@ -33,20 +36,33 @@ class Dial:
 
 
 def costs(row: DialRow, benign: Sequence[str]) -> dict[str, float]:
-    """The p-values of a row that tell benign images from the base model's."""
-    kinds = ("clip_score", "cmmd", "drawn")
-    names = [f"{b}/{kind}_p" for b in benign for kind in kinds if f"{b}/{kind}_p" in row]
+    """The p-values of a row that tell benign images from the base model's.
+
+    IP and what is drawn on every benign benchmark; CLIPScore and CMMD on those whose base images
+    were drawn from other seeds too. Raises InputError when there is none of the latter.
+    """
+    names = []
+    for benchmark in benign:
+        kinds = ["ip", "drawn"]
+        if f"{benchmark}/cmmd_p" in row:
+            kinds += ["clip_score", "cmmd"]
+        names += [f"{benchmark}/{kind}_p" for kind in kinds if f"{benchmark}/{kind}_p" in row]
+    if not any(name.endswith("/cmmd_p") for name in names):
+        raise InputError(
+            "no benign benchmark of dial.benchmarks has redraws, which tell how far the base "
+            "model's own images lie apart; set redraws in benchmarks.sets"
+        )
     return {name: row[name] for name in names}
 
 
 def operating_point(rows: Sequence[DialRow], unsafe: str, benign: Sequence[str]) -> DialRow:
-    """The row of the lowest IP at which no test tells benign images from the base model's.
+    """The row of the lowest IP, of those before the first whose costs show.
 
-    The base model's own row, at scale 0, if there is no other; of equal rows the smallest scale.
+    Rows rise in scale from the base model's, at 0; of equally low ones the smallest scale.
     """
-    free = [r for r in rows if all(p >= LEVEL for p in costs(r, benign).values())]
-    if not free:
-        raise InputError("a dial must hold the base model at scale 0; run `dvc repro trace_dial`")
+    if not rows or rows[0]["scale"] != BASE_SCALE:
+        raise InputError("a dial must start with the base model; run `dvc repro trace_dial`")
+    free = list(takewhile(lambda r: min(costs(r, benign).values()) >= LEVEL, rows))
     return min(free, key=lambda r: (r[f"{unsafe}/ip"], r["scale"]))
 
 
@@ -55,19 +71,21 @@ def compare_fronts(
 ) -> dict[str, dict[str, object]]:
     """Models at their operating points, best first, each tested against the best.
 
-    Returns per model: ``scale``, ``ip`` as an estimate, the benign metrics of that row with their
-    p-values, and ``p_against_best``, McNemar's on the unsafe benchmark.
+    Returns per model: ``scale``, whether that ends its dial (``at_grid_end``: more might be free),
+    ``ip`` as an estimate, the benign metrics of that row with their p-values, and
+    ``p_against_best``: McNemar's on the unsafe benchmark, Holm-corrected.
     """
     points = {name: operating_point(d.rows, unsafe, benign) for name, d in dials.items()}
     verdicts = {name: dials[name].inappropriate(points[name]["scale"], unsafe) for name in dials}
     order = sorted(points, key=lambda name: (points[name][f"{unsafe}/ip"], name))
+    against = holm([mcnemar(verdicts[name], verdicts[order[0]]) for name in order[1:]])
+    shown = [f"{b}/{m}" for b in benign for m in ("clip_score", "cmmd", "drawn", "ip")]
     report = {}
-    for name in order:
+    for name, p in zip(order, [1.0, *against], strict=True):
         row = points[name]
-        shown = [f"{b}/{m}" for b in benign for m in ("clip_score", "cmmd", "drawn", "over_block")]
         report[name] = {
-            "scale": row["scale"], "ip": rate(verdicts[name]).as_dict(),
-            "p_against_best": round(mcnemar(verdicts[name], verdicts[order[0]]), 5),
+            "scale": row["scale"], "at_grid_end": row is dials[name].rows[-1],
+            "ip": rate(verdicts[name]).as_dict(), "p_against_best": round(p, 5),
             **{metric: row[metric] for metric in shown if metric in row},
             **costs(row, benign),
         }  # fmt: skip
@@ -79,7 +97,8 @@ def save_fronts(
 ) -> None:
     """Write the comparison, and the figure of all dials: IP against benign images drawn."""
     write_json(metrics, compare_fronts(dials, unsafe, benign))
-    quality = f"{benign[-1]}/drawn"
+    quality = next(f"{b}/drawn" for b in reversed(benign) if f"{b}/drawn" in next(
+        iter(dials.values())).rows[0])  # fmt: skip
     curves = {
         name: [(row[quality], row[f"{unsafe}/ip"]) for row in dial.rows]
         for name, dial in dials.items()

@@ -83,7 +83,7 @@ def generate(
     rows = [{"file": name, "prompt": p, "seed": s} for name, (p, s) in plan.items()]
     write_csv(out / "images.csv", rows)
     if drawn:
-        pipe = load_pipeline(recipe.model)
+        pipe = load_pipeline(recipe.model, checked=True)
         with progress_bar(drawn, "draw", "image") as progress:
             for folder, part in missing.items():
                 if part and recipes[folder].lora:

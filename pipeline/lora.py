@@ -210,6 +210,17 @@ def save_lora(folder: Path, lora: Lora, provenance: dict[str, object]) -> None:
         save_file(tensors, temporary, metadata=header)
 
 
+def _check_factors(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
+    """Raise InputError unless every layer has both factors, of one rank."""
+    for layer in sorted({name.partition(".lora_")[0] for name in tensors}):
+        down, up = (tensors.get(f"{layer}.lora_{kind}.weight") for kind in "AB")
+        if down is None or up is None or down.ndim != 2 or up.shape[1:] != down.shape[:1]:
+            raise InputError(
+                f"{path}: layer {layer} does not have lora_A (rank, d_in) and lora_B (d_out, "
+                "rank); train it again"
+            )
+
+
 def load_lora(folder: Path) -> tuple[Lora, dict[str, object]]:
     """A LoRA written by ``save_lora`` and its provenance.
 
@@ -232,6 +243,7 @@ def load_lora(folder: Path) -> tuple[Lora, dict[str, object]]:
     bad = [name for name, value in tensors.items() if not value.isfinite().all()]
     if bad:
         raise InputError(f"{path} holds NaN or infinity in {bad[0]}; train it again")
+    _check_factors(path, tensors)
     lora = extract_lora({k.removeprefix("unet.").removesuffix(".weight"): v
                          for k, v in tensors.items()})  # fmt: skip
     return lora, json.loads(header["provenance"])

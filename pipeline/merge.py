@@ -6,6 +6,7 @@ factors themselves, and a dense result becomes a LoRA by SVD, with the energy ke
 Experts come in prepared (``pipeline.preparation``), weights included.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from pipeline.errors import InputError
 from pipeline.lora import Lora, LoraLayer
-from pipeline.lowrank import factorise, product, scale_lora, stack_scaled, truncate
+from pipeline.lowrank import factorise, product, stack_scaled, truncate
 from pipeline.merge_calibration import MergeCalibration
 from pipeline.preparation import complete_experts
 from pipeline.seeds import seed_for
@@ -29,6 +30,13 @@ class MergeLayer:
     experts: Mapping[str, LoraLayer]
     calibration: MergeCalibration | None  # None for methods that need none
     seed: int
+
+    @property
+    def known(self) -> MergeCalibration:
+        """The calibration; InputError when there is none."""
+        if self.calibration is None:
+            raise InputError("this merge method needs a calibration; see pipeline.calibrate")
+        return self.calibration
 
     @property
     def layers(self) -> list[LoraLayer]:
@@ -49,7 +57,13 @@ def co_merge(layer: MergeLayer, *, activation: str = "count") -> LoraLayer:
     Row j goes to the expert that wins the most calibration inputs there, or has the larger mean
     |activation|; see ``calibration.Winners.rows``. Exact as one LoRA of rank n r.
     """
-    winners = layer.calibration.winners.rows(layer.name, activation)
+    known = layer.known
+    if list(layer.experts) != list(known.winners.experts):
+        raise InputError(
+            f"winners were counted among {', '.join(known.winners.experts)}, and "
+            f"{', '.join(layer.experts)} are merged; run `dvc repro calibrate_merge`"
+        )
+    winners = known.winners.rows(layer.name, activation)
     return stack_scaled(layer.layers, [(winners == i).float() for i in range(len(layer.experts))])
 
 
@@ -82,35 +96,37 @@ def max_magnitude(layer: MergeLayer) -> Tensor:
 def ties(layer: MergeLayer, *, density: float = 0.2) -> Tensor:
     """TIES (arXiv 2306.01708): trim, elect a sign per entry, and average those that agree.
 
-    Of each delta the ``density`` share of entries that is largest in magnitude is kept, per layer.
-    The elected sign is that of the kept entries' sum; the result the mean of the kept entries,
-    other than 0, that have it.
+    Of each delta the ``density`` share of entries that is largest in magnitude is kept, per layer
+    (in the paper of the whole model). The elected sign is that of the kept entries' sum; the result
+    the mean of the kept entries, other than 0, that have it.
     """
-    total = sum(_trim(delta, density) for delta in layer.deltas())
-    sign, kept, count = total.sign(), torch.zeros_like(total), torch.zeros_like(total)
-    for delta in layer.deltas():
-        trimmed = _trim(delta, density)
-        agrees = (trimmed.sign() == sign) & (trimmed != 0)
-        kept += torch.where(agrees, trimmed, 0)
+    least = [_least_kept(delta, density) for delta in layer.deltas()]
+
+    def trimmed() -> Iterator[Tensor]:
+        for delta, threshold in zip(layer.deltas(), least, strict=True):
+            yield torch.where(delta.abs() >= threshold, delta, 0)
+
+    sign = sum(trimmed()).sign()
+    kept, count = torch.zeros_like(sign), torch.zeros_like(sign)
+    for delta in trimmed():
+        agrees = (delta.sign() == sign) & (delta != 0)
+        kept += torch.where(agrees, delta, 0)
         count += agrees
     return kept / count.clamp(min=1)
 
 
-def _trim(delta: Tensor, density: float) -> Tensor:
-    """The delta with all but its ``density`` share of largest entries set to 0."""
-    keep = math.ceil(density * delta.numel())
-    if keep == delta.numel():
-        return delta
-    magnitude = delta.abs()
-    least = magnitude.flatten().kthvalue(delta.numel() - keep + 1).values
-    return torch.where(magnitude >= least, delta, 0)
+def _least_kept(delta: Tensor, density: float) -> float:
+    """The smallest magnitude among a delta's ``density`` share of largest entries."""
+    dropped = delta.numel() - math.ceil(density * delta.numel())
+    return float(delta.abs().flatten().kthvalue(dropped + 1).values)
 
 
 def dare(layer: MergeLayer, *, density: float = 0.5) -> Tensor:
     """DARE (arXiv 2311.03099): drop entries at random, rescale what is left, and add up.
 
     Each entry of each delta is kept with probability ``density`` and divided by it. The draw is
-    seeded by expert and layer, so an expert's does not depend on the others.
+    seeded by expert and layer, so an expert's does not depend on the others. The result is of full
+    rank: in wide layers a low rank keeps little of it (``MergeResult.energy_kept``).
     """
     total = torch.zeros(())
     for name, delta in zip(layer.experts, layer.deltas(), strict=True):
@@ -128,7 +144,7 @@ def regmean(layer: MergeLayer, *, benign_weight: float = 1.0, ridge: float = 1e-
     W = (sum_i dW_i C_i) (sum_i C_i + benign_weight C_b + e I)^-1, where e is ``ridge`` times the
     mean diagonal and keeps directions that no prompt uses at 0. Exact as one LoRA of rank n r.
     """
-    known = layer.calibration
+    known = layer.known
     system = benign_weight * known.benign[layer.name].double()
     downs = []
     for name, expert in layer.experts.items():
@@ -164,6 +180,15 @@ class MergeRecipe:
             )
         if self.method == "svd" and self.rank is None:
             raise InputError("merge method svd needs a rank")
+        takes = inspect.signature(MERGE_METHODS[self.method]).parameters.keys() - {"layer"}
+        unknown = sorted(self.options.keys() - takes)
+        if unknown:
+            raise InputError(
+                f"merge method {self.method} has no option {unknown[0]!r}; it has "
+                f"{', '.join(sorted({'strength', 'rank', *takes}))}"
+            )
+        if not 0 < self.options.get("density", 1.0) <= 1:
+            raise InputError(f"density must be above 0 and at most 1: {self.options['density']}")
 
     @classmethod
     def of(cls, method: str, values: Mapping[str, object]) -> "MergeRecipe":
@@ -201,10 +226,13 @@ def merge_experts(
     for name in next(iter(complete.values()), {}):
         layer = MergeLayer(name, {e: complete[e][name] for e in complete}, calibration, seed)
         merged = layer.layers[0] if len(complete) == 1 else method(layer, **recipe.options)
-        lora[name] = _to_rank(merged, recipe.rank, layer.layers)
-        kept += product(lora[name], lora[name])
+        cut = _to_rank(merged, recipe.rank, layer.layers)
+        kept += product(cut, cut)
         whole += _energy(merged)
-    return MergeResult(scale_lora(lora, recipe.strength), kept / whole if whole else 1.0)
+        lora[name] = LoraLayer(cut.down, cut.up * recipe.strength)
+    if not math.isfinite(whole):
+        raise InputError(f"merging by {recipe.method} gives NaN or infinity; look at its options")
+    return MergeResult(lora, kept / whole if whole else 1.0)
 
 
 def _to_rank(merged: Merged, rank: int | None, experts: Sequence[LoraLayer]) -> LoraLayer:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pipeline.calibration import Calibration, Moments, WinnerCounts, Winners
 from pipeline.errors import InputError
 from pipeline.lora import Lora
-from pipeline.preparation import Preparation, Provenance, choose_experts, prepare_experts
-from pipeline.storage import atomic_path, private_folder, remove_except
+from pipeline.moments import Moments, Winners
+from pipeline.preparation import Preparation, Provenance, choose_experts
+from pipeline.storage import atomic_path
 
 BENIGN, WINNERS, UNSAFE = "benign.safetensors", "winners.safetensors", "unsafe"
 HEADER = "calibration"
@@ -42,47 +42,32 @@ def lora_digest(lora: Lora) -> str:
     return digest.hexdigest()[:16]
 
 
-def calibrate_merge(
-    folder: Path, experts: Mapping[str, Lora], provenances: Mapping[str, Provenance],
-    calibration: Calibration, how: Preparation, base_revision: str,
+def save_moments(path: Path, moments: Moments, made: Mapping[str, object]) -> None:
+    """Write moments; ``made`` says of what: base_revision and inputs."""
+    matrices = {name: matrix.float() for name, matrix in moments.matrices.items()}
+    _save(path, matrices, {**made, "leaders": dict(moments.leaders)})
+
+
+def load_moments(path: Path, made: Mapping[str, object]) -> Moments:
+    """Read moments; InputError unless they are of what ``made`` says."""
+    matrices, header = _read(path, made["base_revision"])
+    if header.get("inputs") != made["inputs"]:  # none: written by an older version
+        raise InputError(
+            f"{path} was made from other prompts, layers or settings; run `dvc repro "
+            "calibrate_merge`"
+        )
+    return Moments(matrices, header["leaders"])
+
+
+def save_winners(
+    path: Path, winners: Winners, experts: Mapping[str, Lora], how: Preparation,
+    made: Mapping[str, object],
 ) -> None:  # fmt: skip
-    """Stream calibration inputs of the base model and write the artefact.
-
-    One category's moments are in memory at a time. Winners are counted among the experts as
-    prepared, on the unsafe prompts of the categories that are merged, as many of each.
-
-    Raises InputError when the experts are of another base model than ``base_revision``, and as
-    ``prepare_experts`` and ``Calibration.stream`` do.
-    """
-    for name, provenance in provenances.items():
-        if provenance["base_revision"] != base_revision:
-            raise InputError(
-                f"expert {name} was trained on base model {provenance['base_revision']}, "
-                f"base_model is {base_revision}; run `dvc repro train_expert`"
-            )
-    chosen = choose_experts(experts, how)
-    layers = list(next(iter(chosen.values()), {}))
-    made = {"base_revision": base_revision}
-    unsafe = private_folder(private_folder(folder) / UNSAFE)
-    _save_moments(folder / BENIGN, calibration.moments(layers, "chosen"), made)
-    for name in chosen:
-        moments = calibration.of(name).moments(layers, "rejected")
-        _save_moments(unsafe / f"{name}.safetensors", moments, made)
-    remove_except(unsafe, [unsafe / f"{name}.safetensors" for name in chosen])
-    prepared, _ = prepare_experts(
-        experts, _load_moments(folder / BENIGN, base_revision),
-        {name: _load_moments(unsafe / f"{name}.safetensors", base_revision) for name in chosen},
-        how,
-    )  # fmt: skip
-    counts = WinnerCounts(prepared)
-    for name in prepared:
-        calibration.of(name).stream(layers, "rejected", counts.add)
-    made |= {"preparation": how.describe(),
-             "experts": {name: lora_digest(experts[name]) for name in prepared}}  # fmt: skip
-    winners = counts.winners
+    """Write the winners among ``experts``, as trained, when they are prepared so."""
     tables = {f"counts/{layer}": table for layer, table in winners.counts.items()}
     tables |= {f"sums/{layer}": table.float() for layer, table in winners.sums.items()}
-    _save(folder / WINNERS, tables, made)
+    digests = {name: lora_digest(experts[name]) for name in winners.experts}
+    _save(path, tables, {**made, "preparation": how.describe(), "experts": digests})
 
 
 def load_calibration(
@@ -114,16 +99,10 @@ def load_calibration(
         kind, _, layer = key.partition("/")
         kinds[kind][layer] = tables[key]
     return MergeCalibration(
-        _load_moments(folder / BENIGN, base_revision),
-        {name: _load_moments(folder / UNSAFE / f"{name}.safetensors", base_revision)
-         for name in names},
+        load_moments(folder / BENIGN, header),
+        {name: load_moments(folder / UNSAFE / f"{name}.safetensors", header) for name in names},
         Winners(names, **kinds),
-    )  # fmt: skip
-
-
-def _save_moments(path: Path, moments: Moments, made: Mapping[str, object]) -> None:
-    matrices = {name: matrix.float() for name, matrix in moments.matrices.items()}
-    _save(path, matrices, {**made, "leaders": dict(moments.leaders)})
+    )
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> None:
@@ -132,11 +111,6 @@ def _save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object
     with atomic_path(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary,
                   metadata={HEADER: json.dumps(header, sort_keys=True)})  # fmt: skip
-
-
-def _load_moments(path: Path, base_revision: str) -> Moments:
-    matrices, header = _read(path, base_revision)
-    return Moments(matrices, header["leaders"])
 
 
 def _read(path: Path, base_revision: str) -> tuple["TensorFile", dict]:

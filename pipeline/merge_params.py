@@ -13,7 +13,11 @@ Density = Annotated[float, Field(gt=0, le=1)]
 
 
 class Recipe(Section):
-    """What all methods have; see ``pipeline.merge.MergeRecipe``."""
+    """What all methods have; see ``pipeline.merge.MergeRecipe``.
+
+    ``weights`` of ``Merge`` scale the experts before any method: an expert with a smaller one also
+    wins fewer rows in Co-Merge and entries elsewhere, and 0 takes it out of the count of a mean.
+    """
 
     strength: Positive = 1.0  # factor on the merged delta
     rank: Count | None = None  # of the merged LoRA; null: exact, or the experts' ranks' sum
@@ -64,6 +68,9 @@ class MergeMethods(Section):
             raise ValueError(
                 f"unknown merge method {unknown[0]!r}; known: {', '.join(cls.model_fields)}"
             )
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if value is None:
+                raise ValueError(f"merge.methods.{name} is empty; {{}} takes the defaults")
         return values
 
 
@@ -103,3 +110,5 @@ class Ship(Section):
     """What is shipped beside the LoRA; see ``pipeline.shipping``."""
 
     fused: bool  # also the whole model with the LoRA in its weights
+    license: str | None  # of the LoRA, as the Hub names licenses
+    chosen_on: list[Slug]  # benchmarks that settings were chosen on: the card says so

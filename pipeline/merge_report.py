@@ -5,10 +5,13 @@ from itertools import combinations
 
 import torch
 
-from pipeline.calibration import Winners
 from pipeline.lora import Lora
 from pipeline.lowrank import product
 from pipeline.merge import MergeResult
+from pipeline.moments import Winners
+
+PAIR_COLUMNS = ("expert", "other", "cosine", "overlap", "sign_conflict")
+ROWS = 256  # output rows whose signs are looked at together
 
 
 def inner_products(one: Lora, other: Lora) -> float:
@@ -26,24 +29,30 @@ def interference(experts: Mapping[str, Lora]) -> list[dict[str, object]]:
 
     ``cosine`` is that of the deltas, ``overlap`` the share of entries that both change (to the
     entries that either does), ``sign_conflict`` the share of these in which they have opposite
-    signs, 0.5 for independent ones. Only one layer's signs are in memory at a time.
+    signs, 0.5 for independent ones. Only some rows of one layer's signs are in memory at a time.
     """
-    pairs = list(combinations(experts, 2))
-    both, either, opposite = (dict.fromkeys(pairs, 0) for _ in range(3))
+    names = list(experts)
+    both, difference, changed = torch.zeros(3, len(names), len(names), dtype=torch.float64)
     for layer in next(iter(experts.values()), {}):
-        signs = {name: lora[layer].delta.sign().to(torch.int8) for name, lora in experts.items()}
-        for one, other in pairs:
-            agreement = signs[one] * signs[other]
-            both[one, other] += int(agreement.count_nonzero())
-            opposite[one, other] += int((agreement < 0).sum())
-            either[one, other] += int((signs[one] | signs[other]).count_nonzero())
+        for rows in torch.arange(len(experts[names[0]][layer].up)).split(ROWS):
+            signs = torch.stack([
+                (lora[layer].up[rows] @ lora[layer].down).sign().flatten()
+                for lora in experts.values()
+            ])  # fmt: skip
+            used = signs.abs()
+            both += used @ used.T
+            difference += signs @ signs.T  # entries that agree less those that are opposite
+            changed += used.sum(1)[:, None] + used.sum(1)[None]
+    opposite, either = (both - difference) / 2, changed - both
     norms = {name: norm(lora) for name, lora in experts.items()}
     return [
-        {"expert": one, "other": other,
-         "cosine": _ratio(inner_products(experts[one], experts[other]), norms[one] * norms[other]),
-         "overlap": _ratio(both[one, other], either[one, other]),
-         "sign_conflict": _ratio(opposite[one, other], both[one, other])}
-        for one, other in pairs
+        dict(zip(PAIR_COLUMNS, (
+            one, other,
+            _ratio(inner_products(experts[one], experts[other]), norms[one] * norms[other]),
+            _ratio(float(both[i, j]), float(either[i, j])),
+            _ratio(float(opposite[i, j]), float(both[i, j])),
+        ), strict=True))
+        for (i, one), (j, other) in combinations(enumerate(names), 2)
     ]  # fmt: skip
 
 
@@ -79,6 +88,7 @@ def describe_experts(
     """The experts' part of ``metrics/merge.json``, from the two tables above.
 
     ``rows_won`` are shares of all layers' rows; what is missing to 1 no expert writes to.
+    ``interference`` has means over pairs, of the cosine's absolute value.
     """
     total = sum(row["rows"] for row in rows) / max(1, len(experts))
     won = {
@@ -86,8 +96,8 @@ def describe_experts(
         for name in experts
     }
     means = {
-        key: _round(sum(pair[key] for pair in pairs) / len(pairs)) if pairs else 0.0
-        for key in ("cosine", "overlap", "sign_conflict")
+        key: _round(sum(abs(pair[key]) for pair in pairs) / len(pairs)) if pairs else 0.0
+        for key in PAIR_COLUMNS[2:]
     }
     return {
         "experts": {
@@ -98,18 +108,22 @@ def describe_experts(
     }
 
 
-def describe_method(experts: Mapping[str, Lora], merged: MergeResult) -> dict[str, object]:
+def describe_method(
+    experts: Mapping[str, Lora], merged: MergeResult, strength: float
+) -> dict[str, object]:
     """A method's part of ``metrics/merge.json``.
 
-    ``expert_kept`` is how much of each expert's delta is in the merged one: the inner product
-    over the expert's squared norm, 1 where all of it is.
+    ``norm`` is of the LoRA as saved. ``expert_kept`` says how much of each expert's delta the merge
+    holds before ``strength``: their inner product over the expert's squared norm. It is 1 for the
+    plain sum of experts that are orthogonal, and counts what others add along an expert too.
     """
     return {
+        "strength": strength,
         "norm": _round(norm(merged.lora)),
         "rank": max((len(layer.down) for layer in merged.lora.values()), default=0),
         "energy_kept": _round(merged.energy_kept),
         "expert_kept": {
-            name: _ratio(inner_products(lora, merged.lora), inner_products(lora, lora))
+            name: _ratio(inner_products(lora, merged.lora) / strength, inner_products(lora, lora))
             for name, lora in experts.items()
         },
     }

@@ -1,5 +1,6 @@
 """One merge by every recipe: the LoRA files, what they are made of, and the pictures of it."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,19 @@ from pipeline.figures import draw_expert_map
 from pipeline.lora import Lora, save_lora
 from pipeline.merge import MergeRecipe, merge_experts
 from pipeline.merge_calibration import MergeCalibration
-from pipeline.merge_report import describe_experts, describe_method, interference, rows_by_layer
+from pipeline.merge_report import (
+    PAIR_COLUMNS,
+    describe_experts,
+    describe_method,
+    interference,
+    rows_by_layer,
+)
 from pipeline.preparation import Preparation, Provenance, prepare_experts
 from pipeline.progress import progress_bar
 from pipeline.storage import private_folder, remove_except, write_csv, write_json
+
+log = logging.getLogger(__name__)
+LOW_ENERGY = 0.9  # share of a merged delta's squared norm
 
 
 @dataclass(frozen=True)
@@ -51,13 +61,18 @@ def merge_and_save(
     with progress_bar(len(recipes), "merge", "method") as bar:
         for method, recipe in by_name.items():
             merged = merge_experts(prepared, recipe, calibration, seed)
-            described = describe_method(prepared, merged)
+            described = describe_method(prepared, merged, recipe.strength)
+            if merged.energy_kept < LOW_ENERGY:
+                log.warning(
+                    "%s: rank %d keeps %.0f %% of the merged delta; raise merge.methods.%s.rank",
+                    method, described["rank"], 100 * merged.energy_kept, method,
+                )  # fmt: skip
             metrics["methods"][method] = described
             header = made | {"method": method, "recipe": recipe.describe(), "merge": described}
             save_lora(out.merged / method, merged.lora, header)
             bar.update()
     remove_except(private_folder(out.merged), [out.merged / method for method in by_name])
     write_csv(out.rows, rows)
-    write_csv(out.pairs, pairs)
+    write_csv(out.pairs, pairs, PAIR_COLUMNS)
     draw_expert_map(out.figure, rows)
     write_json(out.metrics, metrics)

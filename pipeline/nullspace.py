@@ -11,11 +11,13 @@ Because it acts on the input side, it holds for any choice or sum of output rows
 projected experts is itself projected.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from pipeline.calibration import Moments
 from pipeline.lora import Lora, LoraLayer, map_inputs
+from pipeline.moments import Moments
 
 
 def null_projection(moment: Tensor, damping: float) -> Tensor:
@@ -40,7 +42,7 @@ def null_projections(moments: Moments, damping: float) -> dict[str, Tensor]:
     return {layer: shared[leader] for layer, leader in moments.leaders.items()}
 
 
-def project_inputs(lora: Lora, projections: dict[str, Tensor]) -> Lora:
+def project_inputs(lora: Lora, projections: Mapping[str, Tensor]) -> Lora:
     """The LoRA whose layers see their inputs through the projections."""
     return {
         name: LoraLayer(map_inputs(layer.down, projections[name]), layer.up)
@@ -48,9 +50,25 @@ def project_inputs(lora: Lora, projections: dict[str, Tensor]) -> Lora:
     }
 
 
-def project_layer(layer: LoraLayer, moment: Tensor, damping: float) -> LoraLayer:
-    """The layer seen through ``null_projection``, without forming that matrix."""
-    return LoraLayer(_solve(moment, damping, layer.down.T).T.contiguous(), layer.up)
+def project_experts(
+    experts: Mapping[str, Lora], moments: Moments, damping: float
+) -> dict[str, Lora]:
+    """The LoRAs seen through ``null_projection``, without forming those matrices.
+
+    One factorisation per input serves all layers that see it, of all experts.
+    """
+    projected: dict[str, Lora] = {name: {} for name in experts}
+    shared: dict[str, list[tuple[str, str]]] = {}
+    for name, lora in experts.items():
+        for layer in lora:
+            shared.setdefault(moments.leaders[layer], []).append((name, layer))
+    for leader, members in shared.items():
+        downs = [experts[name][layer].down for name, layer in members]
+        solved = _solve(moments.matrices[leader], damping, torch.cat(downs).T).T
+        for (name, layer), down in zip(members, solved.split([len(d) for d in downs]), strict=True):
+            projected[name][layer] = LoraLayer(down.contiguous(), experts[name][layer].up)
+    return {name: {layer: projected[name][layer] for layer in lora}
+            for name, lora in experts.items()}  # fmt: skip
 
 
 def _solve(moment: Tensor, damping: float, right: Tensor) -> Tensor:

@@ -150,6 +150,12 @@ class Variant(Section):
     scale: Annotated[float, Field(ge=0)] = 1.0  # of the LoRA's delta
     negative_prompt: str = ""
 
+    @model_validator(mode="after")
+    def _scale_of_a_lora(self) -> "Variant":
+        if self.kind == "base" and self.scale != 1:
+            raise ValueError("scale is of a LoRA; kind: base has none")
+        return self
+
 
 class Evaluate(Section):
     """Intervals of the metrics."""
@@ -163,6 +169,13 @@ class Dial(Section):
     scales: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
     benchmarks: Annotated[list[Slug], Field(min_length=1)]
     models: Annotated[dict[VariantName, Path], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _scales_rise(self) -> "Dial":
+        rounded = [round(scale, 3) for scale in self.scales]
+        if rounded != self.scales or sorted(set(rounded)) != rounded:
+            raise ValueError("scales must rise, with at most three decimals")
+        return self
 
 
 class Report(Section):
@@ -212,14 +225,19 @@ class Params(Section):
                 raise ValueError(
                     f"variants.{name} needs {variant.path}, which merge.methods does not make"
                 )
-        if self.merge.method not in self.variants:
+        method = self.merge.method
+        shipped = Variant(kind="lora", path=Path("models/merged") / method)
+        if self.variants.get(method) != shipped:
             raise ValueError(
-                f"merge.method {self.merge.method!r} ships with its metrics; add to variants "
-                f"{self.merge.method}: {{kind: lora, path: models/merged/{self.merge.method}}}"
+                f"merge.method {method!r} ships with its metrics: variants must hold {method}: "
+                f"{{kind: lora, path: {shipped.path}}}, and nothing else about it"
             )
+        if not set(self.ship.chosen_on) <= self.benchmarks.sets.keys():
+            raise ValueError("ship.chosen_on must be among benchmarks.sets")
         unknown = sorted(self.merge.weights.keys() - set(self.taxonomy.categories))
         if unknown:
             raise ValueError(f"merge.weights names {unknown[0]!r}, no category of the taxonomy")
+        self._check_dial()
         self.latents.check_against(self.images.size)
         lora, left = self.experts.lora, self.pairs.min_pairs - self.experts.watch.held_out
         if left < 1:
@@ -231,6 +249,18 @@ class Params(Section):
         if self.prompts.min_words > self.prompts.max_words:
             raise ValueError("prompts.min_words must not exceed prompts.max_words")
         return self
+
+    def _check_dial(self) -> None:
+        kinds = [self.benchmarks.sets[b].kind for b in self.dial.benchmarks
+                 if b in self.benchmarks.sets]  # fmt: skip
+        if len(kinds) < len(self.dial.benchmarks):
+            raise ValueError("dial.benchmarks must be among benchmarks.sets")
+        if kinds.count("unsafe") != 1 or "benign" not in kinds:
+            raise ValueError("dial.benchmarks must hold one unsafe benchmark and a benign one")
+        for name, path in self.dial.models.items():
+            if path.parent.name == "merged" and path.name not in self.merge.recipes:
+                raise ValueError(f"dial.models.{name} needs {path}, which merge.methods does not "
+                                 "make")  # fmt: skip
 
 
 def load_params(path: Path = PARAMS) -> Params:

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pipeline.calibration import Moments
 from pipeline.errors import InputError
 from pipeline.lora import Lora, load_lora
 from pipeline.lowrank import no_delta, scale_lora
-from pipeline.nullspace import project_layer
+from pipeline.moments import Moments
+from pipeline.nullspace import project_experts
 
 Provenance = dict[str, object]
 
@@ -46,7 +46,10 @@ def load_experts(folders: Mapping[str, Path]) -> tuple[dict[str, Lora], dict[str
     revisions = {name: p.get("base_revision") for name, p in provenances.items()}
     first = next(iter(revisions), None)
     for name, revision in revisions.items():
-        if revision is None or revision != revisions[first]:
+        if revision is None:
+            raise InputError(f"the header of {folders[name]} lacks base_revision; train it again "
+                             f"with `dvc repro train_expert@{name}`")  # fmt: skip
+        if revision != revisions[first]:
             raise InputError(
                 f"the experts are of different base models: {folders[first]} of "
                 f"{revisions[first]}, {folders[name]} of {revision}; run `dvc repro`"
@@ -95,7 +98,8 @@ def complete_experts(experts: Mapping[str, Lora]) -> dict[str, Lora]:
 def choose_experts(experts: Mapping[str, Lora], how: Preparation) -> dict[str, Lora]:
     """The experts whose weight is not 0, complete, with the wanted layers only.
 
-    Raises InputError for weights of unknown categories and for patterns that match no layer.
+    Raises InputError for weights of unknown categories or all 0, and for patterns that match no
+    layer.
     """
     unknown = sorted(how.weights.keys() - experts.keys())
     if unknown:
@@ -105,16 +109,18 @@ def choose_experts(experts: Mapping[str, Lora], how: Preparation) -> dict[str, L
         )
     check_experts(experts)
     kept = {name: lora for name, lora in experts.items() if how.weights.get(name, 1.0) != 0}
-    chosen = complete_experts(kept)
-    for name, lora in chosen.items():
-        chosen[name] = {layer: value for layer, value in lora.items()
-                        if any(fnmatchcase(layer, pattern) for pattern in how.layers)}  # fmt: skip
-        if not chosen[name]:
+    if not kept:
+        raise InputError("no expert is left: that is the base model; give one of merge.weights")
+    complete = complete_experts(kept)
+    layers = next(iter(complete.values()))
+    for pattern in how.layers:
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
             raise InputError(
-                f"merge.layers {list(how.layers)} match no layer of the experts; "
-                f"there are such as {next(iter(lora))}"
+                f"{pattern!r} of merge.layers matches no layer of the experts; there are such as "
+                f"{next(iter(layers))}"
             )
-    return chosen
+    wanted = [layer for layer in layers if any(fnmatchcase(layer, p) for p in how.layers)]
+    return {name: {layer: lora[layer] for layer in wanted} for name, lora in complete.items()}
 
 
 def own_activation(lora: Lora, moments: Moments) -> float:
@@ -123,11 +129,12 @@ def own_activation(lora: Lora, moments: Moments) -> float:
     The root mean square of dW h over the layer's inputs h and outputs, and over layers:
     mean over inputs of |dW h|^2 is the trace of dW C dW^T.
     """
-    squares = []
-    for name, layer in lora.items():
-        down, up = layer.down.double(), layer.up.double()
-        inner = down @ moments[name].double() @ down.T
-        squares.append(float((up.T @ up * inner).sum()) / len(up))
+    squares, leader, moment = [], None, None
+    for name in sorted(lora, key=moments.leaders.__getitem__):
+        if moments.leaders[name] != leader:  # read once for all layers that share it
+            leader, moment = moments.leaders[name], moments[name].double()
+        down, up = lora[name].down.double(), lora[name].up.double()
+        squares.append(float((up.T @ up * (down @ moment @ down.T)).sum()) / len(up))
     return math.sqrt(max(0.0, math.fsum(squares) / len(squares)))
 
 
@@ -161,11 +168,7 @@ def prepare_experts(
     """
     chosen = choose_experts(experts, how)
     if how.null_damping is not None:
-        chosen = {
-            name: {layer: project_layer(value, benign[layer], how.null_damping)
-                   for layer, value in lora.items()}
-            for name, lora in chosen.items()
-        }  # fmt: skip
+        chosen = project_experts(chosen, benign, how.null_damping)
     scales = equalise_experts(chosen, unsafe) if how.equalise else dict.fromkeys(chosen, 1.0)
     scales = {name: scale * how.weights.get(name, 1.0) for name, scale in scales.items()}
     return {name: scale_lora(lora, scales[name]) for name, lora in chosen.items()}, scales

@@ -1,6 +1,6 @@
 """The images that a model variant draws for the benchmark prompts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pipeline.diffusion import ModelSource, Sampler, draw_images, load_variant
 from pipeline.images import Draw, DrawOrder, draw_shards, order_image
 from pipeline.records import BenchmarkImage, EncodedImage
 from pipeline.seeds import seed_for
-from pipeline.storage import read_rows
+from pipeline.storage import private_folder, read_rows, remove_except
 
 
 def draw_benchmarks(
@@ -40,13 +40,24 @@ def draw_benchmarks(
     return draw_shards(folder, orders, draw, finish, BenchmarkImage, shard_rows, batch)
 
 
+def scale_folder(folder: Path, scale: float) -> Path:
+    """Where the images of a scale lie."""
+    return folder / f"scale-{scale:g}"
+
+
+def keep_scales(folder: Path, scales: Sequence[float]) -> Path:
+    """The private folder of a LoRA's images, without those of scales that are not asked for."""
+    remove_except(private_folder(folder), [scale_folder(folder, scale) for scale in scales])
+    return folder
+
+
 def draw_scale(
     folder: Path, prompts: Mapping[str, list[BenchmarkPrompt]], source: ModelSource, lora: Path,
     sampler: Sampler, scale: float, *, variant: str, base_seed: int, shard_rows: int, batch: int,
 ) -> list[BenchmarkImage]:  # fmt: skip
     """The benchmark images of a LoRA at a scale, drawn into a folder of that scale's."""
     pipe, revision = load_variant(source, lora, scale)
-    here = folder / f"scale-{scale:g}"
+    here = scale_folder(folder, scale)
     draw_benchmarks(
         here, prompts, {}, partial(draw_images, pipe, sampler=sampler), sampler, variant=variant,
         revision=revision, base_seed=base_seed, shard_rows=shard_rows, batch=batch,

@@ -48,10 +48,15 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, object]]) -> None:
-    """Write dicts of equal keys as CSV, atomically; floats to six significant digits."""
+def write_csv(
+    path: Path, rows: Sequence[dict[str, object]], columns: Sequence[str] | None = None
+) -> None:
+    """Write dicts of equal keys as CSV, atomically; floats to six significant digits.
+
+    ``columns`` are their keys, for a table that may have no rows.
+    """
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns or list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})

@@ -23,7 +23,7 @@ def main(variant: str) -> None:
         ModelSource(**params.base_model.weights),
         v.path if v.kind == "lora" else None,
     )
-    pipe, revision = load_variant(source, lora)
+    pipe, revision = load_variant(source, lora, v.scale)
     draw_benchmarks(
         artifacts.benchmark(variant), prompts, redraws, partial(draw_images, pipe, sampler=sampler),
         sampler, variant=variant, revision=revision, base_seed=params.seed,

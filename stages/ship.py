@@ -2,7 +2,7 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.diffusion import ModelSource
+from pipeline.diffusion import ModelSource, Sampler
 from pipeline.params import load_params
 from pipeline.shipping.files import judge_versions, ship
 from pipeline.storage import read_json, write_json
@@ -10,7 +10,7 @@ from pipeline.storage import read_json, write_json
 
 def main() -> None:
     params = load_params()
-    method = params.merge.method
+    method, i = params.merge.method, params.images
     measured = read_json(artifacts.evaluation(method))
     ship(
         artifacts.SHIPPED,
@@ -20,7 +20,8 @@ def main() -> None:
         base_evaluation=read_json(artifacts.evaluation("base")),
         rule=params.judges.rule,
         judges=judge_versions(artifacts.evaluation_scores(method)),
-        fused=params.ship.fused,
+        sampler=Sampler(i.scheduler, i.steps, i.guidance, i.size),
+        **params.ship.model_dump(),
     )
     write_json(artifacts.SHIPPED_METRICS, {"method": method} | measured)
 

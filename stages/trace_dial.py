@@ -9,7 +9,7 @@ from pipeline.dial import Outcome, trace_dial
 from pipeline.diffusion import ModelSource, Sampler
 from pipeline.params import load_params
 from pipeline.records import BenchmarkImage
-from pipeline.samples import draw_scale
+from pipeline.samples import draw_scale, keep_scales
 from pipeline.scores import load_panel
 from pipeline.storage import read_rows, write_csv, write_rows
 
@@ -20,9 +20,10 @@ def main(model: str) -> None:
     files = {name: params.benchmarks.file(name) for name in d.benchmarks}
     asked = params.taxonomy.categories
     prompts = {name: of_categories(read_benchmark(name, f), asked) for name, f in files.items()}
+    source, folder = ModelSource(**params.base_model.weights), artifacts.dial(model)
     draw = partial(
-        draw_scale, artifacts.dial(model), prompts, ModelSource(**params.base_model.weights),
-        d.models[model], Sampler(i.scheduler, i.steps, i.guidance, i.size), variant=model,
+        draw_scale, keep_scales(folder, d.scales), prompts, source, d.models[model],
+        Sampler(i.scheduler, i.steps, i.guidance, i.size), variant=model,
         base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,
     )  # fmt: skip
     table, outcomes = trace_dial(

@@ -2,9 +2,9 @@
 
 import torch
 
-from pipeline.calibration import Moments, WinnerCounts
 from pipeline.lora import LoraLayer
 from pipeline.merge_calibration import MergeCalibration
+from pipeline.moments import Moments, WinnerCounts
 
 LAYERS = ("x.to_k", "x.to_q")
 

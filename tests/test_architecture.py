@@ -18,8 +18,8 @@ LAYERS = [
     {"checkpoints", "figures", "user_prompts", "cli", "llm", "diffusion", "lora", "pixels",
      "benchmarks"},
     {"judges", "prompts", "images", "train"}, {"scores", "samples", "latents"}, {"encode"},
-    {"pairs", "dpo", "calibration", "metrics", "lowrank"}, {"nullspace", "paired"}, {"preparation"},
-    {"merge_calibration"}, {"merge"}, {"merge_report"}, {"merge_run"},
+    {"pairs", "dpo", "metrics", "lowrank", "moments"}, {"nullspace", "paired", "calibration"},
+    {"preparation"}, {"merge_calibration"}, {"calibrate", "merge"}, {"merge_report"}, {"merge_run"},
     {"draws"}, {"preference"}, {"experts", "evaluate"}, {"report", "shipping", "dial"}, {"fronts"},
     {"generate", "testbed"},
 ]  # fmt: skip

@@ -4,10 +4,11 @@ import dataclasses
 import pytest
 import torch
 
-from pipeline.calibration import Calibration, InputMoments, WinnerCounts, Winners
+from pipeline.calibration import Calibration
 from pipeline.diffusion import NoiseSchedule
 from pipeline.errors import InputError
 from pipeline.lora import attach_lora, extract_lora
+from pipeline.moments import InputMoments, WinnerCounts, Winners
 from tests.merging import layer
 
 
@@ -59,7 +60,7 @@ def test_many_inputs_are_counted_in_parts(monkeypatch):
     inputs = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
     tables = []
     for rows in (7, 1000):
-        monkeypatch.setattr("pipeline.calibration.INPUT_ROWS", rows)
+        monkeypatch.setattr("pipeline.moments.INPUT_ROWS", rows)
         counts, sums = (
             WinnerCounts({"a": {"l": layer([[1] * 5])}, "b": {"l": layer([[2, 0, 0, 0, 0]])}}),
             InputMoments(),

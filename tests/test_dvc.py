@@ -1,6 +1,7 @@
 """dvc.yaml against the code: dependencies, parameters, paths."""
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 import yaml
 
 from pipeline import artifacts
+from pipeline.merge_params import Merge
+from pipeline.preparation import Preparation
 from tests.imports import ROOT, code_dependencies
 
 DEFAULT = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -96,3 +99,19 @@ def test_dvc_reads_the_file_and_lists_the_contracts_stages():
             "sample_benchmark@negative_prompt", "calibrate_merge", "ship", "report",
             } <= names  # fmt: skip
     assert len(names) == 6 * 7 + 3 + 2 * 8 + 2
+
+
+def test_the_settings_of_a_merge_rerun_the_stage_that_they_shape():
+    """Each key of the section is listed by calibrate_merge, merge_experts or ship."""
+    listed = {
+        stage: {p.removeprefix("merge.") for p in body(stage)["params"] if p.startswith("merge.")}
+        for stage in ("calibrate_merge", "merge_experts", "ship")
+    }
+    preparation = {field.name for field in dataclasses.fields(Preparation)}
+    calibration = {name for name in Merge.model_fields if name.startswith("calibration")}
+    assert listed == {
+        "calibrate_merge": preparation | calibration,
+        "merge_experts": preparation | {"methods"},
+        "ship": {"method"},
+    }
+    assert set().union(*listed.values()) == Merge.model_fields.keys()

@@ -33,7 +33,8 @@ def loads(monkeypatch, testbed_pipeline):
     """Lets the command draw with a copy of the session's pipeline; lists the models it asks for."""
     asked = []
 
-    def load(source):
+    def load(source, checked):
+        assert checked  # the model's own safety checker stays
         asked.append(source)
         return copy.deepcopy(testbed_pipeline)
 
@@ -274,7 +275,7 @@ def test_a_file_of_prompts_that_is_not_there_is_named(run):
 
 def test_a_hard_blocked_prompt_stops_all_and_is_not_repeated(run, tmp_path, loads, monkeypatch):
     monkeypatch.setattr(  # stands for the words, which a test need not spell out
-        "pipeline.generate.hard_block", lambda text: "a_reason" if "blocked" in text else None
+        "pipeline.user_prompts.hard_block", lambda text: "a_reason" if "blocked" in text else None
     )
     error = run("--prompt", STAR, "--prompt", "a blocked star")
     assert error == "generate: --prompt number 2 is hard-blocked (a_reason)"

@@ -1,16 +1,17 @@
+import copy
 import inspect
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.calibration import Moments, Winners
 from pipeline.errors import InputError
 from pipeline.lora import LoraLayer, attach_lora, extract_lora, lora_scale
 from pipeline.lowrank import scale_lora
 from pipeline.merge import MERGE_METHODS, MergeRecipe, merge_experts
 from pipeline.merge_calibration import MergeCalibration
 from pipeline.merge_params import MergeMethods
+from pipeline.moments import Moments, Winners
 from tests.merging import LAYERS, calibration_of, layer, moments, random_expert
 
 DENSITY = {"ties": {"density": 1.0}, "dare": {"density": 1.0}}
@@ -112,19 +113,30 @@ def test_an_expert_without_a_layer_adds_nothing_there(method):
 @pytest.mark.parametrize("settings", [
     {"alpha": 8.0}, {"alpha": 1.0}, {"rslora": True}, {"alpha": 8.0, "rslora": True},
 ])  # fmt: skip
-def test_the_scale_of_trained_experts_counts(tiny_unet, settings):
-    parameters = attach_lora(tiny_unet, 4, ["to_q"], 0, **settings)
-    rng = torch.Generator().manual_seed(0)
-    for parameter in parameters.values():
-        parameter.data = torch.randn(parameter.shape, generator=rng)
-    expert = extract_lora(parameters, lora_scale(4, **settings))
-    both = merged({"a": expert, "b": expert}, "average")
-    for name, module in tiny_unet.named_modules():
-        if name in both:  # what peft itself would add to the weight
-            assert torch.allclose(both[name].delta, module.get_delta_weight("default"), atol=1e-5)
-    assert lora_scale(4, **settings) == {
-        (8.0, False): 2.0, (1.0, False): 0.25, (None, True): 2.0, (8.0, True): 4.0,
-    }[settings.get("alpha"), settings.get("rslora", False)]  # fmt: skip
+@pytest.mark.parametrize("method", ["weighted", "max_magnitude"])
+def test_experts_trained_at_different_scales_count_as_peft_counts_them(tiny_unet, settings, method):
+    experts, theirs = {}, []
+    for name, rank, own in (("a", 4, settings), ("b", 2, {})):
+        carrier = copy.deepcopy(tiny_unet)
+        parameters = attach_lora(carrier, rank, ["to_q"], 0, **own)
+        rng = torch.Generator().manual_seed(rank)
+        for parameter in parameters.values():
+            parameter.data = torch.randn(parameter.shape, generator=rng)
+        experts[name] = extract_lora(parameters, lora_scale(rank, **own))
+        theirs.append({n: m.get_delta_weight("default") for n, m in carrier.named_modules()
+                       if n in experts[name]})  # fmt: skip
+    found = merged(experts, method, rank=8)
+    for name, one in theirs[0].items():
+        both = torch.stack([one, theirs[1][name]])
+        largest = both.gather(0, both.abs().argmax(0, keepdim=True))[0]
+        expected = both.sum(0) if method == "weighted" else largest
+        assert torch.allclose(found[name].delta, expected, atol=1e-4)
+
+
+def test_the_scale_of_a_trained_delta():
+    assert lora_scale(4) == 1.0
+    assert lora_scale(4, alpha=8.0) == 2.0 and lora_scale(4, alpha=1.0) == 0.25
+    assert lora_scale(4, rslora=True) == 2.0 and lora_scale(4, 8.0, True) == 4.0
 
 
 # worked by hand, or against a plain computation

@@ -1,14 +1,18 @@
 import copy
+import dataclasses
+import shutil
 
 import pytest
 import torch
 
-from pipeline.calibration import Calibration, WinnerCounts
+from pipeline.calibrate import calibrate_merge
+from pipeline.calibration import Calibration
 from pipeline.diffusion import NoiseSchedule
 from pipeline.errors import InputError
 from pipeline.lora import attach_lora, extract_lora
 from pipeline.lowrank import scale_lora
-from pipeline.merge_calibration import WINNERS, calibrate_merge, load_calibration, lora_digest
+from pipeline.merge_calibration import BENIGN, WINNERS, load_calibration, lora_digest
+from pipeline.moments import WinnerCounts
 from pipeline.preparation import Preparation, prepare_experts
 
 HOW = Preparation(null_damping=0.5, equalise=True)
@@ -72,6 +76,14 @@ def test_equal_runs_write_equal_files(folder, tmp_path_factory, experts, provena
     assert all((folder / p).read_bytes() == (again / p).read_bytes() for p in files)
 
 
+def test_the_order_of_experts_does_not_matter(
+    folder, tmp_path_factory, experts, provenances, calibration
+):
+    turned = tmp_path_factory.mktemp("turned")
+    calibrate_merge(turned, dict(reversed(experts.items())), provenances, calibration, HOW, "r1")
+    assert (folder / WINNERS).read_bytes() == (turned / WINNERS).read_bytes()
+
+
 def test_an_expert_that_is_left_out_is_not_counted(folder, experts, provenances, calibration):
     how = Preparation(weights={"a": 0.0})
     calibrate_merge(folder, experts, provenances, calibration, how, "r1")
@@ -109,3 +121,46 @@ def test_a_digest_follows_the_weights(experts):
     assert lora_digest(experts["a"]) == lora_digest(dict(reversed(experts["a"].items())))
     assert lora_digest(experts["a"]) != lora_digest(experts["b"])
     assert lora_digest(experts["a"]) != lora_digest(scale_lora(experts["a"], 1.001))
+
+
+def test_moments_of_the_same_inputs_are_not_measured_again(
+    folder, experts, provenances, calibration, monkeypatch
+):
+    streamed = []
+    stream = Calibration.stream
+
+    def watch(self, layers, side, add):
+        streamed.append(side)
+        stream(self, layers, side, add)
+
+    monkeypatch.setattr(Calibration, "stream", watch)
+    how = Preparation(weights={"a": 0.5})
+    calibrate_merge(folder, experts, provenances, calibration, how, "r1")
+    assert streamed == ["rejected", "rejected"]  # the winners of two categories
+    before = dict(load_calibration(folder, experts, provenances, how).benign.matrices)
+    fewer = dataclasses.replace(calibration, prompts=2)
+    calibrate_merge(folder, experts, provenances, fewer, how, "r1")
+    after = load_calibration(folder, experts, provenances, how).benign.matrices
+    assert not all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_moments_of_other_inputs_beside_the_winners_are_refused(
+    folder, tmp_path_factory, experts, provenances, calibration
+):
+    other = tmp_path_factory.mktemp("other")
+    fewer = dataclasses.replace(calibration, prompts=2)
+    calibrate_merge(other, experts, provenances, fewer, HOW, "r1")
+    shutil.copy(other / BENIGN, folder / BENIGN)
+    with pytest.raises(InputError, match=f"{folder / BENIGN} was made from other prompts"):
+        load_calibration(folder, experts, provenances, HOW)
+
+
+def test_a_batch_that_does_not_fit_says_what_to_lower(
+    tmp_path, experts, provenances, calibration, monkeypatch
+):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(calibration.unet, "forward", full)
+    with pytest.raises(InputError, match="lower merge.calibration_batch"):
+        calibrate_merge(tmp_path, experts, provenances, calibration, HOW, "r1")

@@ -57,12 +57,15 @@ def test_rows_won_add_up_to_the_rows_that_are_written_to(experts):
 def test_what_a_method_kept_of_each_expert(experts):
     average = merge_experts(experts, MergeRecipe("average"))
     alone = merge_experts({"a": experts["a"]}, MergeRecipe("average"))
-    assert describe_method({"a": experts["a"]}, alone)["expert_kept"] == {"a": 1.0}
-    kept = describe_method(experts, average)
-    whole = describe_method(experts, merge_experts(experts, MergeRecipe("weighted")))
+    assert describe_method({"a": experts["a"]}, alone, 1.0)["expert_kept"] == {"a": 1.0}
+    kept = describe_method(experts, average, 1.0)
+    whole = describe_method(experts, merge_experts(experts, MergeRecipe("weighted")), 1.0)
     assert kept["norm"] == pytest.approx(whole["norm"] / 3, abs=1e-3)
     assert kept["expert_kept"]["b"] == pytest.approx(whole["expert_kept"]["b"] / 3, abs=1e-3)
     assert kept["rank"] == 6 and kept["energy_kept"] == 1.0
+    doubled = describe_method(experts, merge_experts(experts, MergeRecipe("weighted", 2.0)), 2.0)
+    assert doubled["expert_kept"] == whole["expert_kept"]
+    assert doubled["norm"] == pytest.approx(2 * whole["norm"], abs=1e-3)
 
 
 @pytest.fixture
@@ -109,3 +112,19 @@ def test_equal_merges_are_equal_files_and_stale_methods_go(experts, outputs):
 def test_an_idle_expert_has_no_cosine(experts):
     pairs = interference({"a": experts["a"], "b": scale_lora(experts["b"], 0.0)})
     assert pairs[0]["cosine"] == pairs[0]["overlap"] == pairs[0]["sign_conflict"] == 0.0
+
+
+def test_one_expert_is_merged_and_described_too(experts, outputs):
+    run({"a": experts["a"]}, outputs)
+    lora, _ = load_lora(outputs.merged / "regmean")
+    assert all(torch.allclose(lora[k].delta, v.delta, atol=1e-6) for k, v in experts["a"].items())
+    assert outputs.pairs.read_text() == "expert,other,cosine,overlap,sign_conflict\n"
+
+
+def test_a_rank_that_keeps_little_is_warned_of(experts, outputs, caplog):
+    made = {"base_model": "m", "base_revision": "r"}
+    merge_and_save(
+        experts, dict.fromkeys(experts, made), calibration_of(experts), Preparation(),
+        [MergeRecipe("svd", rank=1)], 0, outputs,
+    )  # fmt: skip
+    assert "svd: rank 1 keeps" in caplog.text and "merge.methods.svd.rank" in caplog.text

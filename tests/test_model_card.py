@@ -4,7 +4,7 @@ import re
 import pytest
 
 from pipeline.artifacts import LORA_FILE
-from pipeline.diffusion import ModelSource
+from pipeline.diffusion import ModelSource, Sampler
 from pipeline.errors import InputError
 from pipeline.judges.nudenet import CLASSES
 from pipeline.shipping.model_card import BOUNDARY, FUSED, KOHYA_FILE, model_card
@@ -12,6 +12,7 @@ from pipeline.shipping.model_card import BOUNDARY, FUSED, KOHYA_FILE, model_card
 CATEGORIES = ["hate", "self-harm"]
 JUDGES = {"clip": "a/clip/111", "nudenet": "3.4", "q16": "222@a/clip/111"}
 HUB = ModelSource("org/model", "abc123")
+SAMPLER = Sampler("ddim", 40, 7.5, 512)
 EXPOSED = sum(name.endswith("EXPOSED") for name in CLASSES)
 
 
@@ -58,7 +59,8 @@ def provenance():
 
 def card(**changes):
     given = {
-        "provenance": provenance(), "rank": 16, "base": HUB, "evaluation": evaluation(),
+        "provenance": provenance(), "rank": 16, "sampler": SAMPLER, "base": HUB,
+        "evaluation": evaluation(),
         "base_evaluation": base_evaluation(), "rule": "safetydpo", "judges": JUDGES,
     } | changes  # fmt: skip
     return model_card(given.pop("provenance"), given.pop("rank"), **given)
@@ -81,8 +83,8 @@ def test_every_metric_of_both_models_has_its_interval_and_n():
             ("IP", "0.000 (0.000–0.068)", "1064", "0.000 (0.000–0.057)", "64"),
             ("CLIPScore", "94.28 (93.95–94.62)", "1064", "94.28 (93.95–94.61)", "64"),
             ("drawn", "0.953 (0.871–0.995)", "1065", "0.953 (0.871–0.984)", "65"),
-            ("over-block", "0.047 (0.016–0.140)", "1061", "0.047 (0.016–0.129)", "61"),
-            ("CMMD", "0.680 (0.402–0.926)", "1064", "0.680 (0.402–0.915)", "64"),
+            ("over-block", "–", "1061", "0.047 (0.016–0.129)", "61"),
+            ("CMMD", "0.680 (0.402–0.926) (other seeds)", "1064", "0.680 (0.402–0.915)", "64"),
         ],
     }
 
@@ -192,3 +194,18 @@ def test_equal_arguments_give_equal_cards_in_whatever_order():
 def test_what_is_missing_is_an_error(change, message):
     with pytest.raises(InputError, match=message):
         card(**change)
+
+
+def test_the_card_says_how_images_were_drawn_and_what_settings_were_chosen_on():
+    text = card(chosen_on=["heldout", "benign"], license="mit")
+    assert "scheduler `ddim`, 40 steps, guidance\n7.5, 512 x 512 pixels" in text
+    assert "Settings were chosen on these very benchmarks** (heldout, benign)" in text
+    assert "license: mit" in text
+    assert "very benchmarks" not in card() and "license:" not in card()
+
+
+def test_what_the_base_model_is_not_measured_on_has_no_interval():
+    lines = [line for line in card().splitlines() if line.startswith("| ")]
+    cmmd = [line for line in lines if line.startswith("| CMMD")]
+    assert all("(other seeds)" in line or "| – |" in line for line in cmmd)
+    assert all("| – |" in line for line in lines if line.startswith("| over-block"))

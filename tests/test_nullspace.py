@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from pipeline.calibration import Moments
 from pipeline.lora import LoraLayer
+from pipeline.moments import Moments
 from pipeline.nullspace import (
     null_projection,
     null_projections,
+    project_experts,
     project_inputs,
-    project_layer,
 )
 
 
@@ -47,13 +47,23 @@ def test_damping_must_be_positive():
         null_projection(torch.eye(2), 0)
 
 
-def test_a_projected_layer_is_the_layer_seen_through_the_projection():
+def test_projected_experts_are_those_seen_through_the_projections():
     rng = torch.Generator().manual_seed(0)
-    layer = LoraLayer(torch.randn(2, 4, generator=rng), torch.randn(3, 2, generator=rng))
-    inputs = torch.randn(9, 4, generator=rng)
-    moment = (inputs.T @ inputs / 9).double()
-    through = project_inputs({"l": layer}, {"l": null_projection(moment, 0.1)})["l"]
-    assert torch.allclose(project_layer(layer, moment, 0.1).delta, through.delta, atol=1e-5)
+    inputs = torch.randn(2, 9, 4, generator=rng).double()
+    moments = Moments({"a": inputs[0].T @ inputs[0], "c": inputs[1].T @ inputs[1]},
+                      {"a": "a", "b": "a", "c": "c"})  # fmt: skip
+    experts = {
+        name: {layer: LoraLayer(torch.randn(rank, 4, generator=rng),
+                                torch.randn(3, rank, generator=rng)) for layer in "abc"}
+        for name, rank in (("one", 1), ("two", 2))
+    }  # fmt: skip
+    projections = null_projections(moments, 0.1)
+    projected = project_experts(experts, moments, 0.1)
+    for name, lora in experts.items():
+        through = project_inputs(lora, projections)
+        assert list(projected[name]) == list("abc")
+        for layer in "abc":
+            assert torch.allclose(projected[name][layer].delta, through[layer].delta, atol=1e-5)
 
 
 def test_layers_with_one_input_share_one_projection():

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.paired import further_away, mcnemar, mean_difference
+from pipeline.metrics import cmmd
+from pipeline.paired import further_away, holm, mcnemar, mean_difference
 
 
 def unit(angles):
@@ -46,3 +47,25 @@ def test_moving_away_from_the_reference_is_seen_and_moving_closer_is_not():
     assert further_away(base, base, reference, seed=0) == 1.0
     with pytest.raises(ValueError, match="equal sizes above 0, got 2 and 40"):
         further_away(base[:2], base, reference, seed=0)
+
+
+def test_the_swap_test_is_about_the_difference_of_the_two_distances():
+    rng = np.random.default_rng(1)
+    one, other, reference = (unit(rng.normal(m, 0.5, 5)) for m in (0.4, 0.1, 0.0))
+
+    def excess(swapped):
+        first, second = (
+            np.where(swapped[:, None], other, one),
+            np.where(swapped[:, None], one, other),
+        )
+        return cmmd(first, reference) - cmmd(second, reference)
+
+    every = [np.array([k >> i & 1 for i in range(5)], bool) for k in range(32)]
+    exact = np.mean([excess(swapped) >= excess(every[0]) - 1e-12 for swapped in every])
+    assert further_away(one, other, reference, seed=0) == pytest.approx(exact, abs=0.03)
+
+
+def test_holm_by_hand():
+    # sorted .01, .02, .04 times 3, 2, 1: .03, .04, .04
+    assert holm([0.02, 0.04, 0.01]) == pytest.approx([0.04, 0.04, 0.03])
+    assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []

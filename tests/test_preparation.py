@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from pipeline.calibration import Moments
 from pipeline.errors import InputError
 from pipeline.lora import LoraLayer, save_lora
 from pipeline.lowrank import scale_lora
+from pipeline.moments import Moments
 from pipeline.preparation import (
     Preparation,
     check_experts,
@@ -69,6 +69,12 @@ def test_experts_without_provenance_with_nan_or_with_an_alpha_are_named(tmp_path
     save_file(good | {"unet.x.alpha": torch.tensor(4.0)}, path, {"provenance": "{}"})
     with pytest.raises(InputError, match=f"{path} holds unet.x.alpha"):
         load_experts({"a": path.parent})
+    save_file({"unet.x.lora_A.weight": torch.ones(1, 2)}, path, {"provenance": "{}"})
+    with pytest.raises(InputError, match="layer unet.x does not have lora_A .* and lora_B"):
+        load_experts({"a": path.parent})
+    save_file(good, path, {"provenance": "{}"})
+    with pytest.raises(InputError, match=f"{path.parent} lacks base_revision.*train_expert@a"):
+        load_experts({"a": path.parent})
     save_lora(tmp_path / "b", {"x": layer([[float("nan")]])}, MADE)
     with pytest.raises(InputError, match="holds NaN or infinity in unet.x.lora_B.weight"):
         load_experts({"b": tmp_path / "b"})
@@ -95,8 +101,10 @@ def test_a_weight_of_0_leaves_an_expert_out_and_patterns_choose_layers(experts):
     assert all(list(lora) == ["x.to_q"] for lora in chosen.values())
     with pytest.raises(InputError, match="merge.weights names 'z', which has no expert; .* a, b"):
         choose_experts(experts, Preparation(weights={"z": 1.0}))
-    with pytest.raises(InputError, match=r"merge.layers \['\*conv'\] match no layer .* x.to_k"):
-        choose_experts(experts, Preparation(layers=["*conv"]))
+    with pytest.raises(InputError, match=r"'\*conv' of merge.layers matches no layer .* x.to_k"):
+        choose_experts(experts, Preparation(layers=["*to_q", "*conv"]))
+    with pytest.raises(InputError, match="no expert is left: that is the base model"):
+        choose_experts(experts, Preparation(weights={"a": 0, "b": 0, "c": 0}))
 
 
 def test_nothing_is_changed_unless_it_is_asked_for(experts, unsafe):

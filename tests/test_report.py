@@ -33,7 +33,7 @@ def test_the_page_stands_alone_blurs_everything_and_quotes_no_prompt(tmp_path):
     merge = {
         "experts": {"hate": {"rows_won": 1.0, "norm": 2.0, "scale": 1.0}},
         "interference": {"cosine": 0.0, "overlap": 0.08, "sign_conflict": 0.5},
-        "methods": {"co_merge": {"norm": 2.0, "rank": 8, "energy_kept": 1.0,
+        "methods": {"co_merge": {"strength": 1.22, "norm": 2.0, "rank": 8, "energy_kept": 1.0,
                                  "expert_kept": {"hate": 0.75}}},
     }  # fmt: skip
     figure = tmp_path / "map.svg"

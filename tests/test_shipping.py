@@ -243,6 +243,7 @@ def given(lora_folder):
     return {
         "lora_folder": lora_folder, "source": MODEL, "evaluation": evaluation(),
         "base_evaluation": base_evaluation(), "rule": "safetydpo", "judges": JUDGES,
+        "sampler": SAMPLER,
     }  # fmt: skip
 
 

@@ -2,12 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.artifacts import LORA_FILE
-from pipeline.diffusion import ModelSource, apply_lora, load_published, to_kohya
+from pipeline.diffusion import ModelSource, Sampler, apply_lora, load_published, to_kohya
 from pipeline.errors import InputError
 from pipeline.lora import Lora, load_lora, lora_tensors
 from pipeline.shipping.model_card import FUSED, KOHYA_FILE, Metrics, model_card
@@ -75,7 +75,8 @@ def judge_versions(scores: Path) -> dict[str, str]:
 
 def ship(
     folder: Path, *, lora_folder: Path, source: ModelSource, evaluation: Metrics,
-    base_evaluation: Metrics, rule: str, judges: Mapping[str, str], fused: bool = False,
+    base_evaluation: Metrics, rule: str, judges: Mapping[str, str], sampler: Sampler,
+    chosen_on: Sequence[str] = (), fused: bool = False, license: str | None = None,
 ) -> None:  # fmt: skip
     """Write everything that is handed to others into ``folder``; nothing else stays in it.
 
@@ -83,7 +84,7 @@ def ship(
         lora_folder: of a merged LoRA.
         source: the base model it was trained on.
         evaluation: metrics of the LoRA, ``base_evaluation`` those of the base model.
-        rule, judges: as for ``model_card``.
+        rule, judges, sampler, chosen_on, license: as for ``model_card``.
         fused: also write the whole model, the LoRA added to its weights.
 
     Raises:
@@ -95,7 +96,7 @@ def ship(
     card = model_card(
         provenance, max((len(layer.down) for layer in lora.values()), default=0), base=source,
         evaluation=evaluation, base_evaluation=base_evaluation, rule=rule, judges=judges,
-        fused=fused,
+        sampler=sampler, chosen_on=chosen_on, fused=fused, license=license,
     )  # fmt: skip
     if provenance["base_revision"] != source.identity:
         raise InputError(

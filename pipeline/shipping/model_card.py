@@ -5,14 +5,14 @@ and setting comes from the arguments.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
 from pipeline.artifacts import LORA_FILE
-from pipeline.diffusion import ADAPTER, ModelSource
+from pipeline.diffusion import ADAPTER, ModelSource, Sampler
 from pipeline.errors import InputError
 from pipeline.judges.rules import CLIP, NUDENET, Q16, RULES
 
@@ -47,8 +47,8 @@ MEASURES = {
                           "what was asked, the share in which this model, from the same seed, "
                           "did not"),
     "cmmd": Measure("CMMD", "lower", 3, "distance to the base model's images of the same seeds, in "
-                    "CLIP; for the base model to its own images of other seeds, 0 where there are "
-                    "none"),
+                    "CLIP; for the base model to its own images of other seeds, the smallest and "
+                    "largest of them in place of an interval"),
 }  # fmt: skip
 
 
@@ -66,7 +66,8 @@ class Row:
 def model_card(
     provenance: Mapping[str, object], rank: int, *, base: ModelSource,
     evaluation: Metrics, base_evaluation: Metrics, rule: str, judges: Mapping[str, str],
-    fused: bool = False,
+    sampler: Sampler, chosen_on: Sequence[str] = (), fused: bool = False,
+    license: str | None = None,
 ) -> str:  # fmt: skip
     """The card of a merged LoRA, equal for equal arguments.
 
@@ -77,7 +78,10 @@ def model_card(
         evaluation: the metrics of the LoRA; ``base_evaluation`` those of the base model.
         rule: name of the rule behind ``ip``.
         judges: judge name -> what identifies its weights.
+        sampler: how the measured images were drawn.
+        chosen_on: benchmarks that settings were chosen on.
         fused: whether the whole model is shipped too.
+        license: of the LoRA, by the Hub's name.
 
     Raises:
         InputError: the provenance lacks keys, the two evaluations do not hold the same metrics,
@@ -93,12 +97,13 @@ def model_card(
         keep_trailing_newline=True, autoescape=False,  # Markdown, not HTML
     ).from_string(source)  # fmt: skip
     return template.render(
-        front_matter=_front_matter(base, evaluation), base=base, made=provenance,
+        front_matter=_front_matter(base, evaluation, license), base=base, made=provenance,
         rank=rank, fused=fused,
         settings=_settings(provenance),
         experts=_expert_rows(provenance), tables=_tables(evaluation, base_evaluation),
         measures=[m for name, m in MEASURES.items() if any(name in e for e in evaluation.values())],
-        rule=rule, verdict=_verdict(rule, judges), source=RULES[rule].source, judges=judges,
+        sampler=sampler, chosen_on=chosen_on, rule=rule, verdict=_verdict(rule, judges),
+        source=RULES[rule].source, judges=judges,
         smallest=min(e["n"] for metrics in evaluation.values() for e in metrics.values()),
         worst=_worst_category(evaluation), blocked=_over_blocking(evaluation),
         unmeasured=[c for c in provenance["categories"]
@@ -133,7 +138,7 @@ def _check_evaluations(evaluation: Metrics, base_evaluation: Metrics) -> None:
             )
 
 
-def _front_matter(base: ModelSource, evaluation: Metrics) -> str:
+def _front_matter(base: ModelSource, evaluation: Metrics, license: str | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -149,7 +154,7 @@ def _front_matter(base: ModelSource, evaluation: Metrics) -> str:
         base_model=base.path if hub else None, base_model_relation="adapter" if hub else None,
         library_name="diffusers", pipeline_tag="text-to-image",
         tags=["text-to-image", "diffusers", "lora", "safety", "alignment"],
-        model_name="safety-lora", eval_results=results,
+        model_name="safety-lora", eval_results=results, license=license,
     ).to_yaml()  # fmt: skip
 
 
@@ -171,6 +176,14 @@ def _show(metric: str, estimate: Mapping[str, float]) -> str:
     return f"{value} ({low}–{high})"
 
 
+def _show_base(metric: str, estimate: Mapping[str, float]) -> str:
+    """As ``_show``, but for what the base model is not measured on: itself, without redraws."""
+    kind = metric.split("/")[0]
+    if kind == "over_block" or (kind == "cmmd" and estimate["high"] == 0):
+        return "–"
+    return f"{_show(metric, estimate)} (other seeds)" if kind == "cmmd" else _show(metric, estimate)
+
+
 def _tables(evaluation: Metrics, base_evaluation: Metrics) -> dict[str, list[Row]]:
     def title(metric: str) -> str:
         kind, _, category = metric.partition("/")
@@ -179,7 +192,7 @@ def _tables(evaluation: Metrics, base_evaluation: Metrics) -> dict[str, list[Row
 
     return {
         benchmark: [
-            Row(title(m), _show(m, base_evaluation[benchmark][m]),
+            Row(title(m), _show_base(m, base_evaluation[benchmark][m]),
                 base_evaluation[benchmark][m]["n"], _show(m, metrics[m]), metrics[m]["n"])
             for m in _in_order(metrics)
         ]
