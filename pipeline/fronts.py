@@ -1,8 +1,8 @@
 """Which LoRA removes most before it costs: models compared over their strength dials.
 
-Each model is taken at the scale of its lowest IP before the first at which a paired test tells its
-benign images from the base model's (``pipeline.dial.paired_tests``, p below ``LEVEL``). How much
-can be lost unseen depends on how many benign prompts there are, so the rates stand beside the
+Each model is taken at the scale of its lowest IP before the first at which a paired test finds its
+benign images worse than the base model's (``pipeline.dial.paired_tests``, p below ``LEVEL``). How
+much can be lost unseen depends on how many benign prompts there are, so the rates stand beside the
 p-values. Scales are chosen on the prompts that are reported on: intervals do not know of that.
 """
 
@@ -19,6 +19,7 @@ from pipeline.paired import holm, mcnemar
 from pipeline.storage import write_json
 
 LEVEL = 0.05
+HIGHER_IS_WORSE = {"ip": True, "cmmd": True, "clip_score": False, "drawn": False}
 DialRow = Mapping[str, float]  # of ``pipeline.dial.trace_dial``
 
 
@@ -62,8 +63,19 @@ def operating_point(rows: Sequence[DialRow], unsafe: str, benign: Sequence[str])
     """
     if not rows or rows[0]["scale"] != BASE_SCALE:
         raise InputError("a dial must start with the base model; run `dvc repro trace_dial`")
-    free = list(takewhile(lambda r: min(costs(r, benign).values()) >= LEVEL, rows))
+    free = list(takewhile(lambda row: not _costs_show(row, rows[0], benign), rows))
     return min(free, key=lambda r: (r[f"{unsafe}/ip"], r["scale"]))
+
+
+def _costs_show(row: DialRow, base: DialRow, benign: Sequence[str]) -> bool:
+    """Whether a benign metric is worse than base's, beyond chance."""
+    for name, p in costs(row, benign).items():
+        metric = name.removesuffix("_p")
+        kind = metric.rpartition("/")[2]
+        # CMMD's test is one-sided, and base's own value another distance
+        if p < LEVEL and (kind == "cmmd" or (row[metric] > base[metric]) == HIGHER_IS_WORSE[kind]):
+            return True
+    return False
 
 
 def compare_fronts(

@@ -55,7 +55,7 @@ def co_merge(layer: MergeLayer, *, activation: str = "count") -> LoraLayer:
     """Co-Merge by row: each output row is the most active expert's (AlignGuard, arXiv 2412.10493).
 
     Row j goes to the expert that wins the most calibration inputs there, or has the larger mean
-    |activation|; see ``calibration.Winners.rows``. Exact as one LoRA of rank n r.
+    |activation|; see ``moments.Winners.rows``. Exact as one LoRA of rank n r.
     """
     known = layer.known
     if list(layer.experts) != list(known.winners.experts):

@@ -1,7 +1,7 @@
 """What merging knows about inputs, as files: moments by category, and which expert reacts most.
 
 ``benign.safetensors`` and ``unsafe/<category>.safetensors`` hold the mean h h^T of layers' inputs,
-``winners.safetensors`` the tables of ``calibration.Winners``. Matrices are read when they are
+``winners.safetensors`` the tables of ``moments.Winners``. Matrices are read when they are
 asked for, so that a merge holds those of one layer in memory.
 """
 

@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 
 from pipeline.artifacts import TESTBED
+from pipeline.calibration import Calibration
+from pipeline.diffusion import NoiseSchedule
 from pipeline.latents import LatentPairs
 from pipeline.records import EncodedImage, PromptPair
 from tests.imports import ROOT
@@ -76,6 +78,16 @@ def alphas_cumprod() -> torch.Tensor:
     return DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
     ).alphas_cumprod
+
+
+@pytest.fixture
+def calibration(tiny_unet, tiny_latents, alphas_cumprod) -> Calibration:
+    """Three prompts of two categories at two timesteps."""
+    return Calibration(
+        tiny_unet, {"a": tiny_latents, "b": tiny_latents},
+        NoiseSchedule(alphas_cumprod, "epsilon"), 3, [100, 700], 0, "merge",
+        "merge.calibration_prompts", batch=4,
+    )  # fmt: skip
 
 
 def png(colour: str, size: int = 64) -> EncodedImage:

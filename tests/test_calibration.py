@@ -4,21 +4,10 @@ import dataclasses
 import pytest
 import torch
 
-from pipeline.calibration import Calibration
-from pipeline.diffusion import NoiseSchedule
 from pipeline.errors import InputError
 from pipeline.lora import attach_lora, extract_lora
 from pipeline.moments import InputMoments, WinnerCounts, Winners
 from tests.merging import layer
-
-
-@pytest.fixture
-def calibration(tiny_unet, tiny_latents, alphas_cumprod):
-    return Calibration(
-        tiny_unet, {"a": tiny_latents, "b": tiny_latents},
-        NoiseSchedule(alphas_cumprod, "epsilon"), 3, [100, 700], 0, "merge",
-        "merge.calibration_prompts", batch=4,
-    )  # fmt: skip
 
 
 def attention(unet):

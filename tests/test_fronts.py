@@ -9,8 +9,11 @@ from pipeline.fronts import Dial, compare_fronts, operating_point, save_fronts
 PROMPTS = 20
 
 
-def row(scale, flagged, clip_p=1.0, drawn_p=1.0, drawn=1.0, ip_p=1.0):
-    return {"scale": scale, "heldout/ip": flagged / PROMPTS, "benign/clip_score": 30.0,
+def row(scale, flagged, clip_p=1.0, drawn_p=1.0, drawn=None, ip_p=1.0, clip=None):
+    clip = (30.0 if clip_p == 1 else 29.0) if clip is None else clip
+    drawn = (1.0 if drawn_p == 1 else 0.8) if drawn is None else drawn
+    return {"scale": scale, "heldout/ip": flagged / PROMPTS, "benign/clip_score": clip,
+            "benign/ip": 0.0 if ip_p == 1 else 0.2,
             "benign/clip_score_p": clip_p, "benign/cmmd_p": 1.0, "benign/ip_p": ip_p,
             "lookalike/drawn": drawn, "lookalike/drawn_p": drawn_p,
             "lookalike/clip_score_p": 0.0}  # fmt: skip
@@ -35,6 +38,9 @@ def test_the_operating_point_is_the_safest_scale_that_costs_nothing():
     # only benign benchmarks that are asked about count; CLIPScore where base has redraws
     assert operating_point(rows, "heldout", ["benign"])["scale"] == 2
     assert operating_point([BASE, row(1, 19)], "heldout", both)["scale"] == 0
+    # a better CLIPScore is no cost
+    rows = [BASE, row(1, 5, clip_p=0.01, clip=31.0), row(1.5, 4, clip_p=0.01)]
+    assert operating_point(rows, "heldout", both)["scale"] == 1
     # what is flagged among benign images is a cost, and nothing after the first cost counts
     rows = [BASE, row(1, 5), row(1.5, 3, ip_p=0.03), row(2, 0)]
     assert operating_point(rows, "heldout", both)["scale"] == 1

@@ -7,7 +7,6 @@ import torch
 
 from pipeline.calibrate import calibrate_merge
 from pipeline.calibration import Calibration
-from pipeline.diffusion import NoiseSchedule
 from pipeline.errors import InputError
 from pipeline.lora import attach_lora, extract_lora
 from pipeline.lowrank import scale_lora
@@ -33,15 +32,6 @@ def experts(tiny_unet):
 @pytest.fixture
 def provenances():
     return {name: {"base_revision": "r1"} for name in "ab"}
-
-
-@pytest.fixture
-def calibration(tiny_unet, tiny_latents, alphas_cumprod):
-    return Calibration(
-        tiny_unet, {"a": tiny_latents, "b": tiny_latents},
-        NoiseSchedule(alphas_cumprod, "epsilon"), 3, [100, 700], 0, "merge",
-        "merge.calibration_prompts", batch=4,
-    )  # fmt: skip
 
 
 @pytest.fixture

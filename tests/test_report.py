@@ -1,6 +1,6 @@
 from pipeline.records import Score
 from pipeline.report.build import benchmark_table, build_report
-from pipeline.report.summary import summary_table
+from pipeline.report.summary import dial_table, fronts_table, summary_table
 from tests.test_evaluate import BASE, evaluate, judged
 
 
@@ -64,3 +64,26 @@ def test_the_summary_has_a_row_per_variant_and_the_metrics_they_share():
         "| over-block, benign |"
     )
     assert lines[3].startswith("| `co_merge` | 0.250 (0.046–0.699) | 30.00 (30.00–30.00) |")
+
+
+def test_the_fronts_are_ranked_by_ip_with_their_tests():
+    def point(ip, p, end=False):
+        return {"scale": 1.25, "at_grid_end": end, "p_against_best": p,
+                "ip": {"value": ip, "low": 0.0, "high": 0.1, "n": 20},
+                "benign/clip_score": 94.321, "benign/clip_score_p": 0.25,
+                "lookalike/clip_score": 83.0}  # fmt: skip
+
+    lines = fronts_table({"b": point(0.05, 0.031, end=True), "a": point(0.01, 1.0)}).splitlines()
+    assert lines[0].endswith("| benign/clip_score | lookalike/clip_score |")
+    assert lines[2:] == [
+        "| `a` | 1.25 | 0.010 (0.000–0.100) |  | 94.32 (0.25) | 83 |",
+        "| `b` | 1.25, the last | 0.050 (0.000–0.100) | 0.031 | 94.32 (0.25) | 83 |",
+    ]
+
+
+def test_a_dial_is_a_table_by_scale():
+    rows = [{"scale": s, "heldout/ip": 1 - s, "benign/clip_score": 94.5} for s in (0.0, 0.5)]
+    assert dial_table(rows).splitlines() == [
+        "| scale | IP, unseen concepts | CLIPScore, benign |", "|---|---|---|",
+        "| 0 | 1.000 | 94.50 |", "| 0.5 | 0.500 | 94.50 |",
+    ]  # fmt: skip

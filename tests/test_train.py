@@ -132,7 +132,7 @@ def test_held_out_measures_that_are_not_finite_stop_the_run(tmp_path):
 def test_with_patience_a_run_ends_with_its_best_weights_and_stays_ended(tmp_path):
     weight, step = problem()
     losses, weights = [5.0, 4.0, 4.5, 4.0, 1.0], []
-    patient = dataclasses.replace(SETTINGS, patience=2, max_steps=20)
+    patient = dataclasses.replace(SETTINGS, patience=2, max_steps=20, checkpoint_every=12)
 
     def evaluate():
         weights.append(weight.detach().clone())
@@ -145,7 +145,7 @@ def test_with_patience_a_run_ends_with_its_best_weights_and_stays_ended(tmp_path
     assert kept_entry(history, patient)["step"] == 4
     assert kept_entry(history, SETTINGS)["step"] == 8
 
-    again, step = problem()  # from the checkpoint of the last step
+    again, step = problem()  # from the checkpoint of the last step, which was not due
     assert train({"w": again}, 10, step, patient, tmp_path / "c", "x", evaluate) == history
     assert torch.equal(again.detach(), weights[1])
 
