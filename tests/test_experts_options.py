@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from pipeline.artifacts import LORA_FILE
-from pipeline.calibration import check_experts
 from pipeline.errors import InputError
 from pipeline.experts import WatchSettings
 from pipeline.lora import load_lora, save_lora
 from pipeline.preference import PreferenceStep
+from pipeline.preparation import check_experts
 from tests.test_experts import DPO, LORA, SETTINGS, train
 
 
@@ -86,7 +86,7 @@ def test_a_dora_trains_and_draws_in_diffusers_as_it_was_trained(
     assert torch.allclose(theirs, ours, atol=1e-4)
     magnitudes = [layer.magnitude for layer in load_lora(tmp_path / "dora")[0].values()]
     assert all(m.ndim == 1 for m in magnitudes)
-    with pytest.raises(InputError, match="a DoRA cannot be merged.*experts.lora.dora: false"):
+    with pytest.raises(InputError, match="expert a is a DoRA and cannot be merged.*experts.lora.dora: false"):
         check_experts({"a": trained})
 
 
