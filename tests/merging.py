@@ -1,8 +1,10 @@
 """Small experts and calibrations for the tests of merging."""
 
+import copy
+
 import torch
 
-from pipeline.lora import LoraLayer
+from pipeline.lora import LoraLayer, attach_lora, extract_lora
 from pipeline.merge_calibration import MergeCalibration
 from pipeline.moments import Moments, WinnerCounts
 
@@ -23,6 +25,18 @@ def random_expert(seed, rank=2, d_in=5, d_out=6, layers=LAYERS):
                         torch.randn(d_out, rank, generator=rng))
         for name in layers
     }  # fmt: skip
+
+
+def adapter_experts(unet):
+    """Two experts with random factors on a UNet's to_q and to_v; the UNet itself stays bare."""
+    experts = {}
+    for seed, name in enumerate("ab"):
+        parameters = attach_lora(copy.deepcopy(unet), 2, ["to_q", "to_v"], seed=seed)
+        rng = torch.Generator().manual_seed(seed)
+        for parameter in parameters.values():
+            parameter.data = torch.randn(parameter.shape, generator=rng)
+        experts[name] = extract_lora(parameters)
+    return experts
 
 
 def moment(seed, size, inputs=40):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.lora import attach_lora, extract_lora
+from pipeline.lora import attach_lora
 from pipeline.moments import InputMoments, WinnerCounts, Winners
-from tests.merging import layer
+from tests.merging import adapter_experts, layer
 
 
 def attention(unet):
@@ -141,13 +141,7 @@ def test_too_few_pairs_and_another_model_are_named(calibration, tiny_unet):
 
 
 def test_experts_of_the_unet_are_counted(calibration, tiny_unet):
-    experts = {}
-    for seed, name in enumerate("ab"):
-        parameters = attach_lora(copy.deepcopy(tiny_unet), 2, ["to_q", "to_v"], seed=seed)
-        rng = torch.Generator().manual_seed(seed)
-        for p in parameters.values():
-            p.data = torch.randn(p.shape, generator=rng)
-        experts[name] = extract_lora(parameters)
+    experts = adapter_experts(tiny_unet)
     counts = WinnerCounts(experts)
     calibration.stream(list(experts["a"]), "rejected", counts.add)
     for table in counts.winners.counts.values():

@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import shutil
 
@@ -8,25 +7,18 @@ import torch
 from pipeline.calibrate import calibrate_merge
 from pipeline.calibration import Calibration
 from pipeline.errors import InputError
-from pipeline.lora import attach_lora, extract_lora
 from pipeline.lowrank import scale_lora
 from pipeline.merge_calibration import BENIGN, WINNERS, load_calibration, lora_digest
 from pipeline.moments import WinnerCounts
 from pipeline.preparation import Preparation, prepare_experts
+from tests.merging import adapter_experts
 
 HOW = Preparation(null_damping=0.5, equalise=True)
 
 
 @pytest.fixture
 def experts(tiny_unet):
-    made = {}
-    for seed, name in enumerate("ab"):
-        parameters = attach_lora(copy.deepcopy(tiny_unet), 2, ["to_q", "to_v"], seed=seed)
-        rng = torch.Generator().manual_seed(seed)
-        for p in parameters.values():
-            p.data = torch.randn(p.shape, generator=rng)
-        made[name] = extract_lora(parameters)
-    return made
+    return adapter_experts(tiny_unet)
 
 
 @pytest.fixture
