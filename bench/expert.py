@@ -20,10 +20,11 @@ import yaml
 
 from bench.table import publish, row
 from pipeline import artifacts
-from pipeline.benchmarks import BenchmarkPrompt, read_benchmark
-from pipeline.diffusion import ModelSource
+from pipeline.benchmarks import load_prompts
 from pipeline.params import Params, load_params
+from pipeline.records import BenchmarkPrompt
 from pipeline.seeds import seed_for
+from pipeline.sources import ModelSource
 from pipeline.testbed.check import CHECKER, draw_prompts
 from pipeline.testbed.checker import check_images, load_checker
 
@@ -73,7 +74,7 @@ def measure(
     params: Params, category: str, side: str, base: dict[str, float]
 ) -> dict[str, float]:  # fmt: skip
     """One training: seconds, marks, and how colour and shape differ from ``base``'s."""
-    heldout, benign = (read_benchmark(n, params.benchmarks.file(n)) for n in ("heldout", "benign"))
+    heldout, benign = load_prompts(["heldout"]), load_prompts(["benign"])
     asked = [p for p in heldout if p.category == category]
     with tempfile.TemporaryDirectory() as folder:
         seconds = train(Path(folder), category, side)
@@ -90,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--categories", nargs="+", default=params.taxonomy.categories)
     found: dict[str, dict[str, list[float]]] = {side: {} for side in SIDES}
-    rows, benign = [], read_benchmark("benign", params.benchmarks.file("benign"))
+    rows, benign = [], load_prompts(["benign"])
     base = accuracies(benign, read_pictures(params, None, benign))
     for category in parser.parse_args().categories:
         for side in SIDES:

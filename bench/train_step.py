@@ -30,16 +30,11 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.memory import now, peak_memory, reset_peak_memory
 from bench.table import publish, row
-from pipeline.diffusion import (
-    ModelSource,
-    encode_prompts,
-    load_noise_schedule,
-    load_unet,
-    load_vae,
-)
+from pipeline.diffusion import encode_prompts, load_noise_schedule, load_unet, load_vae
 from pipeline.latents import LatentPairs
 from pipeline.lora import attach_lora, round_frozen
 from pipeline.preference import DpoSettings, PreferenceStep
+from pipeline.sources import ModelSource
 from pipeline.train import rows_of_step
 
 RANK, BETA, PAIRS = 8, 500.0, 48

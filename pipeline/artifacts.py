@@ -17,6 +17,10 @@ MERGE_PAIRS = Path("plots/merge/interference.csv")
 MERGE_MAP = Path("plots/merge/experts.svg")
 MERGED = MODELS / "merged"
 CALIBRATION = DATA / "calibration"  # what layers see; made of unsafe prompts' embeddings
+REFERENCES = DATA / "references"
+SUMMARY = METRICS / "summary.json"
+SIDE_EFFECTS = METRICS / "side_effects.json"
+SUMMARY_TABLE = Path("plots/evaluation.csv")
 FRONTS = METRICS / "fronts.json"
 FRONTS_FIGURE = Path("plots/fronts.svg")
 SHIPPED = MODELS / "shipped"
@@ -91,14 +95,29 @@ def live(run: str) -> Path:
     return Path("dvclive") / run
 
 
+def benchmark_spec(name: str) -> Path:
+    """How a benchmark's prompt file is read, and what it is."""
+    return Path("benchmarks") / f"{name}.yaml"
+
+
+def benchmark_prompts(name: str) -> Path:
+    """BenchmarkPrompt rows."""
+    return DATA / "benchmark_prompts" / f"{name}.parquet"
+
+
+def benchmark_metrics(name: str) -> Path:
+    """How many rows of a benchmark's file were kept, and drops by reason."""
+    return METRICS / "benchmarks" / f"{name}.json"
+
+
 def benchmark(variant: str) -> Path:
     """Folder of BenchmarkImage shards of a model variant."""
     return DATA / "benchmark" / variant
 
 
-def evaluation_scores(variant: str) -> Path:
-    """Score rows of a model variant's benchmark images."""
-    return DATA / "evaluation" / f"{variant}.parquet"
+def benchmark_scores(variant: str) -> Path:
+    """Folder of JudgedImage shards of a model variant."""
+    return DATA / "benchmark_scores" / variant
 
 
 def evaluation(variant: str) -> Path:
@@ -119,3 +138,13 @@ def dial_outcomes(model: str) -> Path:
 def dial_curve(model: str) -> Path:
     """Metrics of a LoRA against its scale, for ``dvc plots``."""
     return Path("plots/dial") / f"{model}.csv"
+
+
+def alone(category: str) -> Path:
+    """Folder of the images of one expert alone."""
+    return DATA / "alone" / category
+
+
+def alone_metrics(category: str) -> Path:
+    """Metrics of one expert alone by benchmark."""
+    return METRICS / "alone" / f"{category}.json"

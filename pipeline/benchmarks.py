@@ -1,91 +1,213 @@
-"""Benchmark prompts: CSV files with one prompt a line."""
+"""Benchmarks as data: ``benchmarks/<name>.yaml`` says how a prompt file is read, and what it is.
 
-import csv
-import logging
+The file itself, a CSV, TSV, JSONL, Parquet or plain text with one prompt a line, is named in
+params.yaml. Rows are checked before anything is drawn, and only named by number, never by text.
+"""
+
+import json
+import math
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pipeline.errors import InputError
+from pydantic import Field, model_validator
+
+from pipeline.artifacts import benchmark_prompts
+from pipeline.errors import InputError, first_line
 from pipeline.policy import hard_block
-from pipeline.taxonomy import SLUG
+from pipeline.records import BENIGN, BenchmarkPrompt
+from pipeline.section import Section, read_yaml
+from pipeline.storage import read_rows
+from pipeline.taxonomy import SLUG, Slug
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import pandas as pd
 
-COLUMNS = ("prompt", "category", "concept", "contrast")
+MULTIPLE = 8  # pixels; what latents divide into
+NUMBERS = {"seed": int, "guidance": float, "width": int, "height": int}
 
 
-@dataclass(frozen=True)
-class BenchmarkPrompt:
-    """One line of a benchmark file; ``row`` counts from 0 over the whole file."""
+class Columns(Section):
+    """Names of a file's columns; what is not named is not there."""
 
-    benchmark: str
-    row: int
     prompt: str
-    category: str
-    concept: str
-    contrast: str
+    category: str | None = None  # of the harm, in unsafe benchmarks
+    concept: str | None = None
+    contrast: str | None = None  # the prompt without what it is about
+    id: str | None = None  # checked to be unique
+    seed: str | None = None
+    guidance: str | None = None
+    width: str | None = None
+    height: str | None = None
 
 
-def read_benchmark(name: str, path: Path) -> list[BenchmarkPrompt]:
-    """Every prompt of a CSV.
+class BenchmarkSpec(Section):
+    """One ``benchmarks/<name>.yaml``."""
 
-    Raises InputError for a missing file or column, text that is not UTF-8, an empty, repeated or
-    hard-blocked prompt, or a category that is no slug (by line, never by text).
+    source: str  # where the file comes from, for people
+    kind: Literal["unsafe", "adversarial", "benign"]
+    columns: Columns
+    category: Slug | None = None  # of every row, where no column says it
+    separator: str | None = None  # of several categories in one cell
+    labels: dict[str, Slug] = {}  # the file's names of categories that have others here
+    repeated: Literal["refuse", "drop"] = "refuse"  # rows that would be one image twice
+    redraws: Annotated[int, Field(ge=0)] = 0  # further seeds of the base model: its own spread
+
+    @model_validator(mode="after")
+    def _one_source_of_categories(self) -> "BenchmarkSpec":
+        if self.columns.category and self.category:
+            raise ValueError("give columns.category or category, not both")
+        if self.kind == BENIGN and (self.columns.category or self.category):
+            raise ValueError("a benign benchmark has no categories of harm")
+        return self
+
+
+def load_spec(path: Path) -> BenchmarkSpec:
+    """Read and check a benchmark's definition; InputError lists every fault with its key."""
+    return read_yaml(
+        path, BenchmarkSpec, "a benchmark listed in params.yaml needs one; see the others there"
+    )
+
+
+def read_benchmark(
+    name: str, spec: BenchmarkSpec, path: Path, categories: Collection[str]
+) -> tuple[list[BenchmarkPrompt], dict[str, object]]:
+    """The prompts of the given categories and those of none, and what became of all rows.
+
+    Dropped and counted: rows of other categories only, hard-blocked ones, and repeated ones where
+    the definition says so. The second value is ``{"rows", "prompts", "drops": {reason: n}}``.
+
+    Raises InputError for a file that cannot be read or lacks a named column, and by row for an
+    empty prompt, a repeated row or id, a category that is no slug, or a number that is none; also
+    when nothing is left.
     """
+    where = f"benchmark {name}: {path}"
+    rows, drops, seen = [], Counter(), set()
+    table = _read_table(where, Path(path), spec.columns)
+    _check_ids(where, table, spec.columns.id)
+    for k, cells in enumerate(table.to_dict("records")):
+        row = _read_row(f"{where} data row {k}", name, k, cells, spec)
+        reason = _reason_to_drop(row, categories)
+        if reason is None and (row.prompt, row.seed) in seen:
+            if spec.repeated == "refuse":
+                raise InputError(f"{where} data row {k} repeats an earlier prompt; remove it, or "
+                                 f"set repeated: drop in benchmarks/{name}.yaml")  # fmt: skip
+            reason = "repeated"
+        seen.add((row.prompt, row.seed))
+        if reason:
+            drops[reason] += 1
+        else:
+            rows.append(row)
+    if not rows:
+        raise InputError(f"{where} holds no prompt of the chosen categories; dropped: "
+                         f"{dict(drops) or 'none, it is empty'}")  # fmt: skip
+    return rows, {"rows": len(table), "prompts": len(rows), "drops": dict(sorted(drops.items()))}
+
+
+def categories_of(row_category: str) -> list[str]:
+    """The categories of a row: none, one, or several joined by '+'."""
+    return row_category.split("+") if row_category else []
+
+
+def _read_table(where: str, path: Path, columns: Columns) -> "pd.DataFrame":
+    """The file as strings; '' where a cell is empty."""
+    import pandas as pd
+
+    kind = path.suffix.lower()
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [c for c in COLUMNS if c not in (reader.fieldnames or [])]
-            if missing:
-                raise InputError(
-                    f"benchmark {name}: {path} has no column {missing[0]!r}; it has "
-                    f"{', '.join(reader.fieldnames or ['no header'])}"
-                )
-            lines = list(reader)
+        if kind in (".csv", ".tsv"):
+            table = pd.read_csv(path, sep="," if kind == ".csv" else "\t", dtype=str,
+                                keep_default_na=False, encoding="utf-8-sig")  # fmt: skip
+        elif kind == ".jsonl":
+            lines = path.read_text(encoding="utf-8").splitlines()
+            table = pd.DataFrame([json.loads(line) for line in lines if line.strip()])
+        elif kind == ".parquet":
+            table = pd.read_parquet(path)
+        elif kind == ".txt":
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            table = pd.DataFrame({columns.prompt: [line for line in lines if line.strip()]})
+        else:
+            raise InputError(f"{where} is none of .csv, .tsv, .jsonl, .parquet, .txt")
     except FileNotFoundError:
-        raise InputError(
-            f"benchmark {name}: no file {path}; see benchmarks in params.yaml"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"benchmark {name}: {path} is not a UTF-8 CSV file: {error}") from error
-    rows, seen = [], set()
-    for k, line in enumerate(lines):
-        fault = _find_fault(line, seen)
-        if fault:
-            raise InputError(f"benchmark {name}: {path} data row {k} {fault}")
-        seen.add(line["prompt"])
-        rows.append(BenchmarkPrompt(name, k, *(line[c] for c in COLUMNS)))
-    return rows
+        raise InputError(f"{where} is not there; see benchmarks in params.yaml") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where} cannot be read: {first_line(error)}") from error
+    named = {k: v for k, v in columns.model_dump().items() if v is not None}
+    for key, column in named.items():
+        if column not in table.columns:
+            raise InputError(
+                f"{where} has no column {column!r}, which columns.{key} of its definition names; "
+                f"it has {', '.join(map(str, table.columns))}"
+            )
+    return table[list(named.values())].map(lambda cell: "" if _is_empty(cell) else str(cell))
 
 
-def _find_fault(line: dict[str, str | None], seen: set[str]) -> str | None:
-    if any(line[c] is None for c in COLUMNS):
-        return "has too few fields"
-    if not line["prompt"].strip():
-        return "has an empty prompt"
-    if line["prompt"] in seen:
-        return "repeats an earlier prompt"
-    if line["category"] and not re.match(SLUG, line["category"]):
-        return f"has category {line['category']!r}; categories are slugs such as self-harm"
-    reason = hard_block(line["prompt"], line["category"])
-    return f"is hard-blocked ({reason})" if reason else None
+def _is_empty(cell: object) -> bool:
+    return cell is None or cell != cell
 
 
-def of_categories(
-    prompts: Sequence[BenchmarkPrompt], categories: Collection[str]
-) -> list[BenchmarkPrompt]:
-    """The prompts of the given categories and those of none; the rest is counted in the log.
+def _check_ids(where: str, table: "pd.DataFrame", column: str | None) -> None:
+    if column is not None and (twice := table[column].duplicated()).any():
+        raise InputError(f"{where} data row {int(twice.argmax())} repeats an earlier {column}")
 
-    Raises InputError when nothing is left.
-    """
-    kept = [p for p in prompts if not p.category or p.category in categories]
-    if not kept:
-        name = prompts[0].benchmark if prompts else "file"
-        raise InputError(f"benchmark {name} holds no prompt of the chosen categories")
-    if len(kept) < len(prompts):
-        others = sorted({p.category for p in prompts} - set(categories) - {""})
-        log.info("benchmark %s: %d prompts of other categories left out (%s)", kept[0].benchmark,
-                 len(prompts) - len(kept), ", ".join(others))  # fmt: skip
-    return kept
+
+def _read_row(
+    where: str, name: str, k: int, cells: dict[str, str], spec: BenchmarkSpec
+) -> BenchmarkPrompt:
+    def cell(key: str) -> str:
+        column = getattr(spec.columns, key)
+        return cells[column] if column else ""
+
+    if not cell("prompt").strip():
+        raise InputError(f"{where} has an empty prompt")
+    numbers = {key: _number(where, key, cell(key), kind) for key, kind in NUMBERS.items()}
+    for key in ("width", "height"):
+        if numbers[key] is not None and (numbers[key] < MULTIPLE or numbers[key] % MULTIPLE):
+            raise InputError(f"{where} has a {key} of {numbers[key]}, no multiple of {MULTIPLE}")
+    category = spec.category or "+".join(_labels(where, cell("category"), spec))
+    return BenchmarkPrompt(
+        name, spec.kind, k, spec.redraws, cell("prompt"), category, cell("concept"),
+        cell("contrast"), **numbers,
+    )  # fmt: skip
+
+
+def _number(where: str, key: str, text: str, kind: type) -> int | float | None:
+    if not text.strip():
+        return None
+    try:
+        value = kind(float(text))
+    except (ValueError, OverflowError):
+        value = -1
+    if not 0 <= value < math.inf or (kind is int and value != float(text)):
+        raise InputError(f"{where} has no {key}: a number of 0 or more is expected")
+    return value
+
+
+def _labels(where: str, text: str, spec: BenchmarkSpec) -> Iterator[str]:
+    for part in text.split(spec.separator) if spec.separator else [text]:
+        label = part.strip()
+        if not label:
+            continue
+        slug = spec.labels.get(label) or re.sub(r"[\s_]+", "-", label.lower())
+        if not re.match(SLUG, slug):
+            raise InputError(f"{where} has category {label!r}; give it a name of ours in labels")
+        yield slug
+
+
+def _reason_to_drop(row: BenchmarkPrompt, categories: Collection[str]) -> str | None:
+    own = categories_of(row.category)
+    if hard_block(row.prompt, " ".join(own)):
+        return "hard_blocked"
+    return "other_category" if own and not set(own) & set(categories) else None
+
+
+def load_prompts(benchmarks: Iterable[str]) -> list[BenchmarkPrompt]:
+    """The prepared prompts of some benchmarks, in their order."""
+    return [p for name in benchmarks for p in read_rows(benchmark_prompts(name), BenchmarkPrompt)]
+
+
+def load_kinds(benchmarks: Iterable[str]) -> dict[str, str]:
+    """Kind by benchmark, of those that are prepared."""
+    return {p.benchmark: p.kind for p in load_prompts(benchmarks)}

@@ -1,9 +1,8 @@
 """The one door to diffusers: loading text-to-image models and drawing with them."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,9 @@ from PIL import Image
 
 from pipeline.artifacts import LORA_FILE
 from pipeline.errors import InputError, first_line
+from pipeline.safe_latents import safe_latents
+from pipeline.sampler import Sampler
+from pipeline.sources import ModelSource
 
 if TYPE_CHECKING:
     import torch
@@ -18,40 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ADAPTER = "safety"  # the LoRA's name on a pipeline
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """Everything but prompt, seed and weights that shapes an image."""
-
-    scheduler: str  # "ddim" or "dpm++"
-    steps: int
-    guidance: float  # classifier-free guidance scale
-    size: int  # pixels, both sides
-    negative_prompt: str = ""
-
-    def describe(self) -> dict[str, object]:
-        """The settings as plain values, for ids and records."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a base model comes from: diffusers folders, or hub ids with their revisions."""
-
-    path: str
-    revision: str | None = None
-    vae: str | None = None  # another VAE than the model's own, such as SDXL's fp16-fix
-    vae_revision: str | None = None
-
-    @property
-    def identity(self) -> str:
-        """What identifies all weights; InputError for a hub id without its revision."""
-        own = weights_id(self.path, self.revision, "base_model.path", "base_model.revision")
-        if self.vae is None:
-            return own
-        vae = weights_id(self.vae, self.vae_revision, "base_model.vae", "base_model.vae_revision")
-        return f"{own}+vae-{vae}"
 
 
 @dataclass(frozen=True)
@@ -75,32 +43,6 @@ class NoiseSchedule:
         if self.prediction_type == "v_prediction":
             return noisy, signal.sqrt() * noise - (1 - signal).sqrt() * clean
         raise InputError(f"the scheduler's prediction_type {self.prediction_type!r} is not known")
-
-
-def weights_id(path: str, revision: str | None, key: str, revision_key: str) -> str:
-    """What identifies weights: the hub revision, or a hash over a local folder's files.
-
-    Raises InputError, naming the params keys, for a hub id without a revision, since its weights
-    could change unseen.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        if revision is None:
-            raise InputError(f"{key} {path!r} is no folder here; a hub id needs {revision_key}")
-        return revision
-    return _hash_weights(folder)
-
-
-def _hash_weights(path: Path) -> str:
-    """A hash over a file, or over a folder's files and their names."""
-    folder = path if path.is_dir() else path.parent
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".md")
-    digest = hashlib.sha256()
-    for part in files if path.is_dir() else [path]:
-        digest.update(part.relative_to(folder).as_posix().encode())
-        with part.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 @contextmanager
@@ -150,6 +92,31 @@ def load_pipeline(source: ModelSource, checked: bool = False) -> "DiffusionPipel
     pipe = _load_pipeline(source, dtype, **other, **({} if checked else UNCHECKED))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if gpu else "cpu")
+
+
+def load_checkpoint(source: ModelSource, path: Path) -> "DiffusionPipeline":
+    """``load_pipeline``'s with other weights: a folder with a UNet, or a .safetensors file.
+
+    A file holds a whole model in the original layout, and the base model says of which shape.
+    Raises InputError when it cannot be loaded, or its UNet is of another shape.
+    """
+    from diffusers import UNet2DConditionModel
+
+    pipe = load_pipeline(source)
+    with _readable(str(path), "the weights"):
+        if path.is_dir():
+            unet = UNet2DConditionModel.from_pretrained(path, use_safetensors=True)
+            for key in ("in_channels", "cross_attention_dim"):
+                if unet.config[key] != pipe.unet.config[key]:
+                    raise ValueError(f"its UNet has {key} {unet.config[key]}, the base model's "
+                                     f"{pipe.unet.config[key]}")  # fmt: skip
+            pipe.unet = unet.to(pipe.device, pipe.unet.dtype)
+            return pipe
+        whole = type(pipe).from_single_file(
+            str(path), config=source.path, local_files_only=True, **UNCHECKED
+        )
+    whole.set_progress_bar_config(disable=True)
+    return whole.to(pipe.device, pipe.unet.dtype)
 
 
 def load_published(source: ModelSource) -> "DiffusionPipeline":
@@ -287,22 +254,6 @@ def apply_lora(pipe: "DiffusionPipeline", lora: Path, scale: float = 1.0) -> Non
         pipe.set_adapters(ADAPTER, scale)
 
 
-def load_variant(
-    source: ModelSource, lora: Path | None, scale: float = 1.0
-) -> tuple["DiffusionPipeline", str]:
-    """The base model, with ``scale`` times a LoRA on it unless that is None, and its identity.
-
-    ``lora`` is a folder or a file, as for ``apply_lora``.
-    """
-    pipe, identity = load_pipeline(source), source.identity
-    if lora is not None:
-        apply_lora(pipe, lora, scale)
-        identity = f"{identity}+{_hash_weights(Path(lora))}"
-        if scale != 1:
-            identity = f"{identity}@{scale:g}"
-    return pipe, identity
-
-
 def draw_images(
     pipe: "DiffusionPipeline", prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler
 ) -> list[Image.Image]:
@@ -315,8 +266,11 @@ def draw_images(
     _set_scheduler(pipe, sampler.scheduler)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     negative = [sampler.negative_prompt] * len(prompts) if sampler.negative_prompt else None
-    return pipe(
-        prompt=list(prompts), negative_prompt=negative, num_inference_steps=sampler.steps,
-        guidance_scale=sampler.guidance, height=sampler.size, width=sampler.size,
-        generator=generators, output_type="pil",
-    ).images  # fmt: skip
+    steered = (safe_latents(pipe, sampler.safe_latents, sampler.steps) if sampler.safe_latents
+               else nullcontext())  # fmt: skip
+    with steered:
+        return pipe(
+            prompt=list(prompts), negative_prompt=negative, num_inference_steps=sampler.steps,
+            guidance_scale=sampler.guidance, width=sampler.size,
+            height=sampler.height or sampler.size, generator=generators, output_type="pil",
+        ).images  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipeline.diffusion import ModelSource, encode_prompts, load_vae
+from pipeline.diffusion import encode_prompts, load_vae
 from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
 from pipeline.pixels import decode_image
@@ -19,6 +19,7 @@ from pipeline.policy import hard_block
 from pipeline.progress import progress_bar
 from pipeline.records import EncodedImage, PreferencePair
 from pipeline.seeds import seed_for
+from pipeline.sources import ModelSource
 
 if TYPE_CHECKING:
     from torch import Tensor

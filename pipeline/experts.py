@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.calibration import Calibration
-from pipeline.diffusion import ModelSource, NoiseSchedule, load_noise_schedule, load_unet
+from pipeline.diffusion import NoiseSchedule, load_noise_schedule, load_unet
 from pipeline.errors import InputError, first_line
 from pipeline.latents import LatentPairs, hold_out, join_latents
 from pipeline.live import live_metrics
@@ -28,6 +28,7 @@ from pipeline.nullspace import null_projections, project_inputs
 from pipeline.preference import DpoSettings, PreferenceStep
 from pipeline.processes import ALONE, Processes, join_processes
 from pipeline.seeds import ID_LENGTH, content_id, seed_for
+from pipeline.sources import ModelSource
 from pipeline.storage import write_csv, write_json
 from pipeline.train import TrainSettings, kept_entry, train, without_housekeeping
 

@@ -1,7 +1,7 @@
 """Which LoRA removes most before it costs: models compared over their strength dials.
 
 Each model is taken at the scale of its lowest IP before the first at which a paired test finds its
-benign images worse than the base model's (``pipeline.dial.paired_tests``, p below ``LEVEL``). How
+benign images worse than the base model's (``pipeline.evaluate.compare``, p below ``LEVEL``). How
 much can be lost unseen depends on how many benign prompts there are, so the rates stand beside the
 p-values. Scales are chosen on the prompts that are reported on: intervals do not know of that.
 """
@@ -13,13 +13,14 @@ from pathlib import Path
 
 from pipeline.dial import BASE_SCALE, Outcome
 from pipeline.errors import InputError
+from pipeline.evaluate.compare import LEVEL
 from pipeline.figures import draw_fronts
+from pipeline.measures import measure
 from pipeline.metrics import rate
 from pipeline.paired import holm, mcnemar
+from pipeline.records import BENIGN, UNSAFE
 from pipeline.storage import write_json
 
-LEVEL = 0.05
-HIGHER_IS_WORSE = {"ip": True, "cmmd": True, "clip_score": False, "drawn": False}
 DialRow = Mapping[str, float]  # of ``pipeline.dial.trace_dial``
 
 
@@ -34,6 +35,16 @@ class Dial:
         """The verdicts at a scale, in the order of the benchmark's rows."""
         chosen = [o for o in self.outcomes if o.benchmark == benchmark and o.scale == scale]
         return [o.inappropriate for o in sorted(chosen, key=lambda o: o.row)]
+
+
+def split_kinds(kinds: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The unsafe benchmark and the benign ones; InputError unless there are one and some."""
+    unsafe = [name for name, kind in kinds.items() if kind == UNSAFE]
+    benign = [name for name, kind in kinds.items() if kind == BENIGN]
+    if len(unsafe) != 1 or not benign:
+        raise InputError("dial.benchmarks must hold one unsafe benchmark and a benign one, got "
+                         f"{kinds}")  # fmt: skip
+    return unsafe[0], benign
 
 
 def costs(row: DialRow, benign: Sequence[str]) -> dict[str, float]:
@@ -51,7 +62,7 @@ def costs(row: DialRow, benign: Sequence[str]) -> dict[str, float]:
     if not any(name.endswith("/cmmd_p") for name in names):
         raise InputError(
             "no benign benchmark of dial.benchmarks has redraws, which tell how far the base "
-            "model's own images lie apart; set redraws in benchmarks.sets"
+            "model's own images lie apart; set redraws in benchmarks/<name>.yaml"
         )
     return {name: row[name] for name in names}
 
@@ -73,7 +84,9 @@ def _costs_show(row: DialRow, base: DialRow, benign: Sequence[str]) -> bool:
         metric = name.removesuffix("_p")
         kind = metric.rpartition("/")[2]
         # CMMD's test is one-sided, and base's own value another distance
-        if p < LEVEL and (kind == "cmmd" or (row[metric] > base[metric]) == HIGHER_IS_WORSE[kind]):
+        if p < LEVEL and (
+            kind == "cmmd" or (row[metric] > base[metric]) == (measure(kind).better == "lower")
+        ):
             return True
     return False
 

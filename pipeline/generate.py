@@ -17,18 +17,13 @@ from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
 from pipeline.cli import run_command
-from pipeline.diffusion import (
-    ModelSource,
-    Sampler,
-    apply_lora,
-    draw_images,
-    load_pipeline,
-    lora_file,
-)
+from pipeline.diffusion import apply_lora, draw_images, load_pipeline, lora_file
 from pipeline.errors import InputError, first_line
 from pipeline.images import Draw
 from pipeline.params import Images, load_params
 from pipeline.progress import progress_bar
+from pipeline.sampler import Sampler
+from pipeline.sources import ModelSource
 from pipeline.storage import atomic_path, private_folder, write_csv
 from pipeline.user_prompts import Plan, Prompt, plan_images, read_prompts
 
@@ -88,7 +83,7 @@ def generate(
             for folder, part in missing.items():
                 if part and recipes[folder].lora:
                     apply_lora(pipe, Path(recipe.lora), recipe.scale)
-                draw = partial(draw_images, pipe, sampler=recipe.sampler)
+                draw = partial(draw_images, pipe)
                 _draw(draw, folder, part, recipes[folder], batch, progress)
     for name, image in pairs.items():
         with Image.open(out / BASE / name) as left, Image.open(out / name) as right:
@@ -102,7 +97,8 @@ def _draw(draw: Draw, folder: Path, plan: Plan, recipe: Recipe, batch: int, prog
     for start in range(0, len(plan), batch):
         part = list(plan.items())[start : start + batch]
         try:
-            images = draw([prompt for _, (prompt, _) in part], [seed for _, (_, seed) in part])
+            prompts, seeds = zip(*(order for _, order in part), strict=True)
+            images = draw(prompts, seeds, recipe.sampler)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise InputError(
                 f"{len(part)} images at once do not fit into memory ({first_line(error)}); lower "

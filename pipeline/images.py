@@ -9,23 +9,31 @@ files of a resumed run equal those of an undisturbed one, byte for byte.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
 
-from pipeline.diffusion import Sampler
 from pipeline.errors import InputError
 from pipeline.pixels import encode_png
 from pipeline.policy import hard_block
 from pipeline.progress import progress_bar
 from pipeline.records import SAFE, UNSAFE, DrawnImage, EncodedImage, PromptPair
+from pipeline.sampler import Sampler
 from pipeline.seeds import content_id, seed_for
-from pipeline.storage import private_folder, read_column, read_rows, remove_except, write_rows
+from pipeline.storage import (
+    holds_columns,
+    private_folder,
+    read_column,
+    read_rows,
+    remove_except,
+    write_rows,
+)
 
 Row = TypeVar("Row")
 DRAWING_VERSION = 1  # raise it when a change of code changes pictures: ids hash it
-Draw = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
+Draw = Callable[[Sequence[str], Sequence[int], Sampler], list[Image.Image]]
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,13 @@ class DrawOrder:
     image_id: str
     prompt: str
     seed: int
+    sampler: Sampler
 
 
 def order_image(prompt: str, seed: int, model: str, revision: str, sampler: Sampler) -> DrawOrder:
     """An order whose id hashes everything that shapes the image."""
     image_id = content_id(DRAWING_VERSION, prompt, seed, model, revision, sampler.describe())
-    return DrawOrder(image_id, prompt, seed)
+    return DrawOrder(image_id, prompt, seed, sampler)
 
 
 def draw_shards(
@@ -52,7 +61,7 @@ def draw_shards(
 
     Args:
         orders: the plan; ids must be unique.
-        draw: (prompts, seeds) to images, at most ``batch`` at a time.
+        draw: (prompts, seeds, sampler) to images, at most ``batch`` at a time.
         finish: (index in the plan, order, image) to the row to store; the row's ``image`` is the
             image, its other columns are labels that may change without a new image.
 
@@ -69,10 +78,9 @@ def draw_shards(
     with progress_bar(len(orders), f"draw {folder.name}", "image") as progress:
         for start, path in shards.items():
             part = orders[start : start + shard_rows]
-            stored: list[Row] = []
-            if path.exists() and read_column(path, "image_id") == [o.image_id for o in part]:
-                stored = read_rows(path, row_type)
-                images = [row.image for row in stored]
+            finished = path.exists() and read_column(path, "image_id") == [o.image_id for o in part]
+            if finished:
+                images = [EncodedImage(**cell) for cell in read_column(path, "image")]
                 progress.update(len(part))
             else:
                 images = _draw_part(part, draw, batch, progress)
@@ -80,7 +88,11 @@ def draw_shards(
             rows = [
                 finish(start + k, o, i) for k, (o, i) in enumerate(zip(part, images, strict=True))
             ]
-            if rows != stored:
+            # labels may have changed, or columns since an earlier version
+            if (
+                not (finished and holds_columns(path, row_type))
+                or read_rows(path, row_type) != rows
+            ):
                 write_rows(path, row_type, rows)
     return drawn
 
@@ -88,10 +100,11 @@ def draw_shards(
 def _draw_part(orders: Sequence[DrawOrder], draw: Draw, batch: int, progress) -> list[EncodedImage]:
     images: list[EncodedImage] = []
     for first in range(0, len(orders), batch):
-        some = orders[first : first + batch]
-        pictures = draw([o.prompt for o in some], [o.seed for o in some])
-        images += [encode_png(p, o.image_id) for o, p in zip(some, pictures, strict=True)]
-        progress.update(len(some))
+        for sampler, same in groupby(orders[first : first + batch], key=lambda o: o.sampler):
+            some = list(same)
+            pictures = draw([o.prompt for o in some], [o.seed for o in some], sampler)
+            images += [encode_png(p, o.image_id) for o, p in zip(some, pictures, strict=True)]
+            progress.update(len(some))
     return images
 
 

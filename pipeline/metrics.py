@@ -1,13 +1,13 @@
 """Metrics as pure functions of arrays; every value comes with n and a 95 % interval."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 Z95 = 1.959963984540054
-CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0  # arXiv 2401.09603
+CHUNK = 10_000_000  # resampled values held at once
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,13 @@ class Estimate:
     n: int
 
     def as_dict(self) -> dict[str, float | int]:
-        """The contract's JSON form, rounded so that files do not differ in the last bits."""
-        return {k: round(v, 5) if isinstance(v, float) else v for k, v in asdict(self).items()}
+        """The contract's JSON form."""
+        return rounded(asdict(self))
+
+
+def rounded(values: Mapping[str, object]) -> dict[str, object]:
+    """Values with floats to five decimals, so that files do not differ in the last bits."""
+    return {k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()}
 
 
 def rate(outcomes: Sequence[bool]) -> Estimate:
@@ -44,51 +49,13 @@ def mean(values: Sequence[float], resamples: int, seed: int) -> Estimate:
     if not len(array) or not np.isfinite(array).all():
         raise ValueError(f"a mean needs finite values, got {len(array)} with NaN or none at all")
     rng = np.random.default_rng(seed)
-    draws = array[rng.integers(len(array), size=(resamples, len(array)))].mean(1)
+    rows = max(1, CHUNK // len(array))
+    draws = np.concatenate([
+        array[rng.integers(len(array), size=(min(rows, resamples - k), len(array)))].mean(1)
+        for k in range(0, resamples, rows)
+    ])  # fmt: skip
     low, high = np.quantile(draws, [0.025, 0.975])
     return Estimate(float(array.mean()), float(low), float(high), len(array))
-
-
-def gaussian_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """CMMD's kernel between the rows of x (n, dim) and y (m, dim), (n, m)."""
-    square = (x * x).sum(1)[:, None] + (y * y).sum(1)[None] - 2 * x @ y.T
-    return np.exp(-np.maximum(square, 0) / (2 * CMMD_SIGMA**2))
-
-
-def cmmd(x: np.ndarray, y: np.ndarray) -> float:
-    """CMMD of two sets of unit CLIP image embeddings (n, dim), (m, dim); lower is closer, >= 0.
-
-    1000 x squared MMD with a Gaussian kernel of sigma 10, the minimum-variance biased estimate of
-    arXiv 2401.09603. A set's distance to itself is 0.
-    """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    value = (
-        gaussian_kernel(x, x).mean()
-        + gaussian_kernel(y, y).mean()
-        - 2 * gaussian_kernel(x, y).mean()
-    )
-    return CMMD_SCALE * max(0.0, float(value))
-
-
-def cmmd_estimate(x: np.ndarray, y: np.ndarray, resamples: int, seed: int) -> Estimate:
-    """CMMD with a bootstrap interval that resamples the rows of x and y together (paired sets).
-
-    A resample repeats rows and thereby biases the MMD upwards by more than small values, so the
-    interval is the reverse percentile one about the value, with that bias removed.
-
-    Raises ValueError unless both have one row per item.
-    """
-    if len(x) != len(y) or not len(x):
-        raise ValueError(f"paired sets need equal sizes above 0, got {len(x)} and {len(y)}")
-    value, n = cmmd(x, y), len(x)
-    within_x, within_y, across = gaussian_kernel(x, x), gaussian_kernel(y, y), gaussian_kernel(x, y)
-    rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(resamples):
-        weights = np.bincount(rng.integers(n, size=n), minlength=n) / n
-        draws.append(weights @ (within_x + within_y - 2 * across) @ weights * CMMD_SCALE)
-    low, high = value - np.quantile(np.asarray(draws) - np.mean(draws), [0.975, 0.025])
-    return Estimate(value, max(0.0, float(low)), float(high), n)
 
 
 def spread(values: Sequence[float], n: int) -> Estimate:

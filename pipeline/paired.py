@@ -8,9 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.metrics import gaussian_kernel
+from pipeline.distances import gaussian_kernel
+from pipeline.metrics import Z95, mean
 
 RESAMPLES = 2000
+Z80 = 0.8416212335729143  # of a power of 80 %
+FEWEST = 6  # changed pairs, all one way, at which McNemar's exact test falls below 0.05
 
 
 def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
@@ -33,9 +36,7 @@ def mean_difference(one: Sequence[float], other: Sequence[float], seed: int) -> 
     """
     from scipy.stats import permutation_test
 
-    differences = np.asarray(one, np.float64) - np.asarray(other, np.float64)
-    if not len(differences) or not np.isfinite(differences).all():
-        raise ValueError("a paired test needs finite values, one of each model per pair")
+    differences = _differences(one, other)
     if not differences.any():
         return 1.0
     done = permutation_test(
@@ -43,6 +44,39 @@ def mean_difference(one: Sequence[float], other: Sequence[float], seed: int) -> 
         n_resamples=RESAMPLES, rng=np.random.default_rng(seed),
     )  # fmt: skip
     return float(done.pvalue)
+
+
+def difference_interval(
+    one: Sequence[float], other: Sequence[float], resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """Mean of ``one`` minus ``other`` by pair, and its 95 % percentile bootstrap interval.
+
+    Raises ValueError as ``mean_difference``.
+    """
+    estimate = mean(_differences(one, other), resamples, seed)
+    return estimate.value, estimate.low, estimate.high
+
+
+def detectable_difference(
+    one: Sequence[float], other: Sequence[float], binary: bool = False
+) -> float:
+    """The smallest true mean difference that a test at 5 % finds with a power of 80 %.
+
+    From the spread of the differences seen, in normal approximation; of yes-no outcomes at least
+    so many changed pairs as McNemar's test needs. Raises ValueError as ``mean_difference``.
+    """
+    differences = _differences(one, other)
+    n = len(differences)
+    found = (Z95 + Z80) * float(differences.std(ddof=1 if n > 1 else 0)) / n**0.5
+    return max(found, FEWEST / n) if binary else found
+
+
+def _differences(one: Sequence[float], other: Sequence[float]) -> np.ndarray:
+    pairs = list(zip(one, other, strict=True))
+    differences = np.asarray([a - b for a, b in pairs], np.float64)
+    if not len(differences) or not np.isfinite(differences).all():
+        raise ValueError("a paired test needs finite values, one of each model per pair")
+    return differences
 
 
 def further_away(one: np.ndarray, other: np.ndarray, reference: np.ndarray, seed: int) -> float:

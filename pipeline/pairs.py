@@ -9,7 +9,7 @@ from pipeline.errors import InputError
 from pipeline.judges.rules import CLIP, Q16, RULES, is_inappropriate
 from pipeline.policy import hard_block
 from pipeline.records import SAFE, UNSAFE, DrawnImage, PreferencePair, PromptPair, Score
-from pipeline.scores import ImageScores, scores_by_image
+from pipeline.scores import ImageScores, flat_scores, scores_by_image
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,10 @@ def _make_pair(prompt, sides, measured, spec: str) -> PreferencePair:
         pair_id=prompt.pair_id, category=prompt.category, concept=prompt.concept,
         split=prompt.split, prompt_chosen=prompt.prompt_safe, prompt_rejected=prompt.prompt_unsafe,
         image_chosen=sides[SAFE].image, image_rejected=sides[UNSAFE].image,
-        scores_chosen=_flatten(measured[SAFE]), scores_rejected=_flatten(measured[UNSAFE]),
+        scores_chosen=flat_scores(measured[SAFE]), scores_rejected=flat_scores(measured[UNSAFE]),
         similarity=measured[UNSAFE][CLIP]["similarity"],
         margin=unsafe_logit(UNSAFE) - unsafe_logit(SAFE), judge_spec=spec,
     )  # fmt: skip
-
-
-def _flatten(scores: ImageScores) -> dict[str, float]:
-    return {f"{judge}/{name}": v for judge, values in scores.items() for name, v in values.items()}
 
 
 def _judge_spec(rule: str, scores: Sequence[Score]) -> str:

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.artifacts import PARAMS
 from pipeline.errors import InputError
 from pipeline.merge_params import Merge, Ship
-from pipeline.section import Count, Section, Share
+from pipeline.section import Count, Section, Share, read_yaml
 from pipeline.taxonomy import Slug
 from pipeline.training_params import Experts, Joint
 
@@ -87,7 +86,9 @@ class Judges(Section):
     clip_pretrained: str | None = None
     watch: Path  # as base_model.watch, for the CLIP model
     q16: Path  # safetensors with ``prompts`` (2, embed_dim)
-    rule: Literal["safetydpo", "q16_argmax", "nudenet_exposed"]
+    inception: Path | None  # FID's network as safetensors (pipeline.judges.inception); null: no FID
+    rule: Literal["safetydpo", "q16_argmax", "esd", "unlearn_diff_atk",
+                  "unlearn_diff_atk_prompts", "eval_learn"]  # fmt: skip
     batch: Count
 
 
@@ -124,37 +125,46 @@ class Latents(Section):
             )
 
 
-class Benchmark(Section):
-    """A CSV of prompts; ``unsafe`` ones measure IP, ``benign`` ones quality and over-blocking."""
+class SafeLatentsParams(Section):
+    """Guidance away from a concept; see ``pipeline.safe_latents``, which has the paper's values."""
 
-    kind: Literal["unsafe", "benign"]
-    redraws: Annotated[int, Field(ge=0)] = 0  # extra seeds of the base model: its own spread
-
-
-class Benchmarks(Section):
-    """The benchmark files: ``<folder>/<name>.csv`` for every name in ``sets``."""
-
-    folder: Path
-    sets: Annotated[dict[Slug, Benchmark], Field(min_length=1)]
-
-    def file(self, name: str) -> Path:
-        """The CSV of a benchmark."""
-        return self.folder / f"{name}.csv"
+    concept: Annotated[str, Field(min_length=1)]
+    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    warmup: Share
+    momentum: Share
+    beta: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Variant(Section):
-    """A model to evaluate: the base model as it is, or with the LoRA folder ``path`` on it."""
+    """A model to evaluate: base_model as it is, with a LoRA on it, or with somebody's weights.
 
-    kind: Literal["base", "lora"]
-    path: Path  # of a LoRA; for the base model what DVC watches
+    A LoRA is a folder with diffusers' file, or a file in any layout that diffusers reads. A
+    checkpoint is a diffusers folder, a folder with another UNet, a .safetensors file, or a hub id.
+    """
+
+    kind: Literal["base", "lora", "checkpoint"]
+    path: Path  # of the weights, which DVC watches; for base and hub any file that goes with them
+    hub: str | None = None  # id of a checkpoint that is not here
+    revision: str | None = None
     scale: Annotated[float, Field(ge=0)] = 1.0  # of the LoRA's delta
     negative_prompt: str = ""
+    safe_latents: SafeLatentsParams | None = None
 
     @model_validator(mode="after")
-    def _scale_of_a_lora(self) -> "Variant":
-        if self.kind == "base" and self.scale != 1:
-            raise ValueError("scale is of a LoRA; kind: base has none")
+    def _of_its_kind(self) -> "Variant":
+        if self.kind != "lora" and self.scale != 1:
+            raise ValueError(f"scale is of a LoRA; kind: {self.kind} has none")
+        if self.kind != "checkpoint" and (self.hub or self.revision):
+            raise ValueError("hub and revision are of kind: checkpoint")
+        if bool(self.hub) != bool(self.revision):
+            raise ValueError("a hub id needs its revision, and a revision its hub id")
         return self
+
+    @property
+    def is_plain_base(self) -> bool:
+        """Whether it is the base model as it is."""
+        return self == Variant(kind="base", path=self.path)
 
 
 class Evaluate(Section):
@@ -178,6 +188,13 @@ class Dial(Section):
         return self
 
 
+class Alone(Section):
+    """Experts that ``studies/dvc.yaml`` measures one by one."""
+
+    benchmarks: Annotated[list[Slug], Field(min_length=1)]
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
 class Report(Section):
     """The HTML page."""
 
@@ -199,10 +216,13 @@ class Params(Section):
     joint: Joint
     merge: Merge
     ship: Ship
-    benchmarks: Benchmarks
+    references: Path  # <benchmark>/ folders of reference images, for those that have some
+    # prompt file by benchmark; benchmarks/<name>.yaml says how it is read (pipeline.benchmarks)
+    benchmarks: Annotated[dict[Slug, Path], Field(min_length=1)]
     variants: Annotated[dict[VariantName, Variant], Field(min_length=1)]
     evaluate: Evaluate
     dial: Dial
+    alone: Alone
     report: Report
 
     def variant(self, name: str) -> Variant:
@@ -217,8 +237,25 @@ class Params(Section):
     def _consistent(self) -> "Params":
         if "base" not in self.variants:
             raise ValueError("variants must hold 'base': every quality metric compares with it")
+        if not self.variants["base"].is_plain_base:
+            raise ValueError("variants.base must be the base model as it is, kind and path only")
         if self.pairs.min_similarity >= self.pairs.max_similarity:
             raise ValueError("pairs.min_similarity must be below pairs.max_similarity")
+        self._check_merge()
+        self._check_studies()
+        self.latents.check_against(self.images.size)
+        lora, left = self.experts.lora, self.pairs.min_pairs - self.experts.watch.held_out
+        if left < 1:
+            raise ValueError("experts.watch.held_out must leave some of pairs.min_pairs")
+        if lora.null_damping is not None and lora.null_prompts > left:
+            raise ValueError("experts.lora.null_prompts must not exceed pairs.min_pairs - held_out")
+        if self.merge.calibration_prompts > self.pairs.min_pairs:
+            raise ValueError("merge.calibration_prompts must not exceed pairs.min_pairs")
+        if self.prompts.min_words > self.prompts.max_words:
+            raise ValueError("prompts.min_words must not exceed prompts.max_words")
+        return self
+
+    def _check_merge(self) -> None:
         for name, variant in self.variants.items():
             method = variant.path.name
             if variant.path.parent.name == "merged" and method not in self.merge.recipes:
@@ -232,31 +269,16 @@ class Params(Section):
                 f"merge.method {method!r} ships with its metrics: variants must hold {method}: "
                 f"{{kind: lora, path: {shipped.path}}}, and nothing else about it"
             )
-        if not set(self.ship.chosen_on) <= self.benchmarks.sets.keys():
-            raise ValueError("ship.chosen_on must be among benchmarks.sets")
+        if not set(self.ship.chosen_on) <= self.benchmarks.keys():
+            raise ValueError("ship.chosen_on must be among benchmarks")
         unknown = sorted(self.merge.weights.keys() - set(self.taxonomy.categories))
         if unknown:
             raise ValueError(f"merge.weights names {unknown[0]!r}, no category of the taxonomy")
-        self._check_dial()
-        self.latents.check_against(self.images.size)
-        lora, left = self.experts.lora, self.pairs.min_pairs - self.experts.watch.held_out
-        if left < 1:
-            raise ValueError("experts.watch.held_out must leave some of pairs.min_pairs")
-        if lora.null_damping is not None and lora.null_prompts > left:
-            raise ValueError("experts.lora.null_prompts must not exceed pairs.min_pairs - held_out")
-        if self.merge.calibration_prompts > self.pairs.min_pairs:
-            raise ValueError("merge.calibration_prompts must not exceed pairs.min_pairs")
-        if self.prompts.min_words > self.prompts.max_words:
-            raise ValueError("prompts.min_words must not exceed prompts.max_words")
-        return self
 
-    def _check_dial(self) -> None:
-        kinds = [self.benchmarks.sets[b].kind for b in self.dial.benchmarks
-                 if b in self.benchmarks.sets]  # fmt: skip
-        if len(kinds) < len(self.dial.benchmarks):
-            raise ValueError("dial.benchmarks must be among benchmarks.sets")
-        if kinds.count("unsafe") != 1 or "benign" not in kinds:
-            raise ValueError("dial.benchmarks must hold one unsafe benchmark and a benign one")
+    def _check_studies(self) -> None:
+        for study in ("dial", "alone"):
+            if not set(getattr(self, study).benchmarks) <= self.benchmarks.keys():
+                raise ValueError(f"{study}.benchmarks must be among benchmarks")
         for name, path in self.dial.models.items():
             if path.parent.name == "merged" and path.name not in self.merge.recipes:
                 raise ValueError(f"dial.models.{name} needs {path}, which merge.methods does not "
@@ -265,18 +287,4 @@ class Params(Section):
 
 def load_params(path: Path = PARAMS) -> Params:
     """Read and check params.yaml; InputError lists every fault with its key."""
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no {path} here; run from the root of the repository") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path} must hold sections, got {type(data).__name__}")
-    try:
-        return Params.model_validate(data)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()
-        )
-        raise InputError(f"{path}: {faults}") from error
+    return read_yaml(path, Params, "run from the root of the repository")

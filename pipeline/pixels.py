@@ -1,6 +1,7 @@
 """Images as they lie in Parquet cells."""
 
 import io
+from pathlib import Path
 
 from PIL import Image
 
@@ -22,3 +23,12 @@ def decode_image(image: EncodedImage) -> Image.Image:
             return opened.convert("RGB")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"image {image.path} is damaged ({error}); draw it again") from error
+
+
+def open_image(file: Path) -> Image.Image:
+    """The RGB image of a file; InputError when it is no readable image."""
+    try:
+        with Image.open(file) as opened:
+            return opened.convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{file} is no readable image ({error}); replace or remove it") from error

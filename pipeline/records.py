@@ -6,7 +6,8 @@ from typing import get_type_hints
 
 import pyarrow as pa
 
-SAFE, UNSAFE = "safe", "unsafe"
+SAFE, UNSAFE = "safe", "unsafe"  # sides of a pair; UNSAFE is a kind of benchmark too
+ADVERSARIAL, BENIGN = "adversarial", "benign"  # further kinds of benchmarks
 
 
 @dataclass(frozen=True)
@@ -78,24 +79,64 @@ class PreferencePair:
 
 
 @dataclass(frozen=True)
+class BenchmarkPrompt:
+    """One prompt of a benchmark; ``row`` counts from 0 over the whole file."""
+
+    benchmark: str
+    kind: str  # "unsafe", "adversarial" or "benign"
+    row: int
+    redraws: int  # further seeds that the base model draws it from
+    prompt: str
+    category: str  # "", one, or several joined by "+"
+    concept: str
+    contrast: str  # the prompt without what it is about, "" where there is none
+    # the file's own settings, None where the profile's hold
+    seed: int | None = None
+    guidance: float | None = None
+    width: int | None = None  # pixels
+    height: int | None = None
+
+
+@dataclass(frozen=True)
 class BenchmarkImage:
     """One image a model variant drew for a benchmark prompt."""
 
     image_id: str
     benchmark: str
-    row: int  # line of the benchmark file, from 0
+    kind: str
+    row: int
     redraw: int  # 0 is the common seed of all variants; more exist for the base model only
     prompt: str
     category: str
     concept: str
-    contrast: str  # the prompt without what it is about, "" where there is none
+    contrast: str
     seed: int
     variant: str
     image: EncodedImage
 
 
+@dataclass(frozen=True)
+class JudgedImage:
+    """Everything that was measured on one benchmark image; raw scores, no thresholds."""
+
+    image_id: str
+    benchmark: str
+    kind: str
+    row: int
+    redraw: int
+    category: str
+    concept: str
+    variant: str
+    text_id: str  # hashes prompt and contrast, which scores depend on
+    scores: dict[str, float]  # "judge/score" -> value
+    judges: str  # JSON: what identifies each judge's weights
+    clip_embedding: bytes  # of the image, unit length, float32
+    inception_embedding: bytes  # FID's features, float32; b"" where no such network is set
+
+
 _ARROW = {
     str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(),
+    bytes: pa.binary(), int | None: pa.int64(), float | None: pa.float64(),
     # not pa.map_, which `datasets` cannot read
     dict[str, float]: pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())])),
     EncodedImage: pa.struct([("bytes", pa.binary()), ("path", pa.string())]),

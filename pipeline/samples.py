@@ -1,43 +1,65 @@
 """The images that a model variant draws for the benchmark prompts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from pipeline.benchmarks import BenchmarkPrompt
-from pipeline.diffusion import ModelSource, Sampler, draw_images, load_variant
+from pipeline.diffusion import draw_images
+from pipeline.errors import InputError
 from pipeline.images import Draw, DrawOrder, draw_shards, order_image
-from pipeline.records import BenchmarkImage, EncodedImage
+from pipeline.policy import hard_block
+from pipeline.records import BenchmarkImage, BenchmarkPrompt, EncodedImage
+from pipeline.sampler import Sampler
 from pipeline.seeds import seed_for
+from pipeline.sources import ModelSource
 from pipeline.storage import private_folder, read_rows, remove_except
+from pipeline.variants import load_variant
 
 
 def draw_benchmarks(
-    folder: Path, prompts: Mapping[str, list[BenchmarkPrompt]], redraws: Mapping[str, int],
-    draw: Draw, sampler: Sampler, *, variant: str, revision: str, base_seed: int,
-    shard_rows: int, batch: int,
+    folder: Path, prompts: Sequence[BenchmarkPrompt], draw: Draw, sampler: Sampler, *,
+    variant: str, revision: str, base_seed: int, shard_rows: int, batch: int,
+    redraws: bool = False,
 ) -> int:  # fmt: skip
-    """Draw every benchmark prompt with the seed that all variants share for it.
+    """Draw every benchmark prompt with the seed and the settings that all variants share for it.
 
-    ``redraws`` asks for extra images of a benchmark's prompts under other seeds.
+    A prompt's own seed, guidance and size go before ``sampler``'s. With ``redraws`` prompts that
+    ask for it are also drawn from other seeds. Raises InputError for a hard-blocked prompt.
     """
-    orders: list[DrawOrder] = []
-    sources: list[tuple[BenchmarkPrompt, int]] = []
-    for name, rows in prompts.items():
-        for redraw in range(redraws.get(name, 0) + 1):
-            for row in rows:
+    plan: list[tuple[DrawOrder, BenchmarkPrompt, int]] = []
+    for row in prompts:
+        if reason := hard_block(row.prompt, row.category):
+            raise InputError(f"benchmark {row.benchmark} row {row.row} is hard-blocked ({reason}); "
+                             "run `dvc repro prepare_benchmark`")  # fmt: skip
+        own = own_sampler(sampler, row)
+        for redraw in range(row.redraws + 1 if redraws else 1):
+            seed = row.seed
+            if seed is None or redraw:
                 seed = seed_for(base_seed, "benchmark", row.prompt, redraw)
-                orders.append(order_image(row.prompt, seed, variant, revision, sampler))
-                sources.append((row, redraw))
+            plan.append((order_image(row.prompt, seed, variant, revision, own), row, redraw))
+    # prompts that bring settings of their own share batches with those that bring the same
+    plan.sort(key=lambda p: (p[0].sampler.guidance, p[0].sampler.size, p[0].sampler.height or 0))
 
     def finish(index: int, order: DrawOrder, image: EncodedImage) -> BenchmarkImage:
-        row, redraw = sources[index]
+        _, row, redraw = plan[index]
         return BenchmarkImage(
-            order.image_id, row.benchmark, row.row, redraw, row.prompt, row.category, row.concept,
-            row.contrast, order.seed, variant, image,
+            order.image_id, row.benchmark, row.kind, row.row, redraw, row.prompt, row.category,
+            row.concept, row.contrast, order.seed, variant, image,
         )  # fmt: skip
 
+    orders = [order for order, _, _ in plan]
     return draw_shards(folder, orders, draw, finish, BenchmarkImage, shard_rows, batch)
+
+
+def own_sampler(sampler: Sampler, row: BenchmarkPrompt) -> Sampler:
+    """The settings with those that the prompt brings."""
+    width = row.width or sampler.size
+    height = row.height or sampler.height
+    return replace(
+        sampler, guidance=sampler.guidance if row.guidance is None else row.guidance,
+        size=width, height=None if height == width else height,
+    )  # fmt: skip
 
 
 def scale_folder(folder: Path, scale: float) -> Path:
@@ -52,14 +74,14 @@ def keep_scales(folder: Path, scales: Sequence[float]) -> Path:
 
 
 def draw_scale(
-    folder: Path, prompts: Mapping[str, list[BenchmarkPrompt]], source: ModelSource, lora: Path,
+    folder: Path, prompts: Sequence[BenchmarkPrompt], source: ModelSource, lora: Path,
     sampler: Sampler, scale: float, *, variant: str, base_seed: int, shard_rows: int, batch: int,
 ) -> list[BenchmarkImage]:  # fmt: skip
     """The benchmark images of a LoRA at a scale, drawn into a folder of that scale's."""
-    pipe, revision = load_variant(source, lora, scale)
+    pipe, revision = load_variant(source, "lora", lora, scale=scale)
     here = scale_folder(folder, scale)
     draw_benchmarks(
-        here, prompts, {}, partial(draw_images, pipe, sampler=sampler), sampler, variant=variant,
-        revision=revision, base_seed=base_seed, shard_rows=shard_rows, batch=batch,
+        here, prompts, partial(draw_images, pipe), sampler, variant=variant, revision=revision,
+        base_seed=base_seed, shard_rows=shard_rows, batch=batch,
     )  # fmt: skip
     return read_rows(here, BenchmarkImage)

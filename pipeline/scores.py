@@ -1,16 +1,17 @@
 """Runs every judge over a set of images once and keeps the raw numbers."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError
 from pipeline.judges.clip import ClipModel
+from pipeline.judges.inception import Inception
 from pipeline.judges.nudenet import NudeNet
 from pipeline.judges.q16 import Q16
-from pipeline.judges.rules import CLIP, NUDENET
+from pipeline.judges.rules import CLIP, INCEPTION, NUDENET
 from pipeline.judges.rules import Q16 as Q16_NAME
 from pipeline.pixels import decode_image
 from pipeline.progress import progress_bar
@@ -29,12 +30,14 @@ class Panel:
     clip: ClipModel
     q16: Q16
     nudenet: NudeNet
+    inception: Inception | None = None  # FID's network, for benchmark images only
 
     @property
     def versions(self) -> dict[str, str]:
         """What identifies each judge's weights."""
+        fid = {INCEPTION: self.inception.version} if self.inception else {}
         return {CLIP: self.clip.version, Q16_NAME: f"{self.q16.version}@{self.clip.version}",
-                NUDENET: self.nudenet.version}  # fmt: skip
+                NUDENET: self.nudenet.version} | fid  # fmt: skip
 
     def score(self, images: Sequence[EncodedImage]) -> tuple["Tensor", list[ImageScores]]:
         """Unit CLIP embeddings (n, dim), and the Q16 and NudeNet scores of every image."""
@@ -53,9 +56,12 @@ class Panel:
         return torch.cat(embeddings), rows
 
 
-def load_panel(clip: str, clip_pretrained: str | None, q16: Path, batch: int) -> Panel:
-    """Load every judge."""
-    return Panel(ClipModel(clip, clip_pretrained, batch), Q16(q16), NudeNet())
+def load_panel(
+    clip: str, clip_pretrained: str | None, q16: Path, batch: int, inception: Path | None = None
+) -> Panel:
+    """Load every judge; Inception only where its weights are given."""
+    fid = Inception(inception, batch) if inception else None
+    return Panel(ClipModel(clip, clip_pretrained, batch), Q16(q16), NudeNet(), fid)
 
 
 def score_pairs(
@@ -96,3 +102,17 @@ def scores_by_image(rows: Sequence[Score]) -> dict[str, ImageScores]:
     for row in rows:
         table[row.image_id][row.judge] = row.scores
     return dict(table)
+
+
+def flat_scores(scores: ImageScores) -> dict[str, float]:
+    """Scores as "judge/score" -> value, the form in files."""
+    return {f"{judge}/{name}": v for judge, values in scores.items() for name, v in values.items()}
+
+
+def nested_scores(scores: Mapping[str, float]) -> ImageScores:
+    """The inverse of ``flat_scores``."""
+    nested: ImageScores = defaultdict(dict)
+    for key, value in scores.items():
+        judge, _, name = key.partition("/")
+        nested[judge][name] = value
+    return dict(nested)

@@ -124,6 +124,12 @@ def read_column(path: Path, column: str) -> list:
     return _read_table(Path(path), [column])[column].to_pylist()
 
 
+def holds_columns(path: Path, row_type: type) -> bool:
+    """Whether a Parquet file has exactly the columns of a row type."""
+    with pq.ParquetFile(path) as file:
+        return file.schema_arrow.names == [f.name for f in fields(row_type)]
+
+
 def _parquet_files(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(path.glob("*.parquet"))

@@ -4,23 +4,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from pipeline.errors import InputError
+from pipeline.section import Section, read_yaml
 
 SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 Slug = Annotated[str, Field(pattern=SLUG, max_length=40)]
 
 
-class Category(BaseModel):
+class Category(Section):
     """One harm category.
 
     ``concepts`` maps each concept to its split: ``train`` concepts enter the preference data,
     ``test_unseen`` ones are only ever evaluated.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Slug
     definition: Annotated[str, Field(min_length=1)]
@@ -44,15 +42,10 @@ def load_category(path: Path) -> Category:
     than the category in it, or without a single training concept.
     """
     path = Path(path)
-    try:
-        category = Category.model_validate(yaml.safe_load(path.read_text()))
-    except FileNotFoundError:
-        raise InputError(
-            f"no category file {path}; a category listed under taxonomy.categories in "
-            f"params.yaml needs one in {path.parent}/"
-        ) from None
-    except (yaml.YAMLError, ValidationError) as error:
-        raise InputError(f"{path} is not a valid category file: {error}") from error
+    category = read_yaml(
+        path, Category,
+        f"a category listed under taxonomy.categories in params.yaml needs one in {path.parent}/",
+    )  # fmt: skip
     if category.name != path.stem:
         raise InputError(f"{path} holds category {category.name!r}; rename the one or the other")
     if not category.train_concepts:

@@ -2,11 +2,11 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.diffusion import ModelSource
 from pipeline.encode import ViewSettings, encode_pairs, read_benign_prompts
 from pipeline.latents import save_latents
 from pipeline.params import load_params
 from pipeline.records import PreferencePair
+from pipeline.sources import ModelSource
 from pipeline.storage import read_rows
 
 

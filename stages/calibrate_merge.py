@@ -4,10 +4,11 @@ from pipeline import artifacts
 from pipeline.calibrate import calibrate_merge
 from pipeline.calibration import Calibration
 from pipeline.cli import run_stage
-from pipeline.diffusion import ModelSource, load_noise_schedule, load_unet
+from pipeline.diffusion import load_noise_schedule, load_unet
 from pipeline.latents import load_latents
 from pipeline.params import load_params
 from pipeline.preparation import Preparation, load_experts
+from pipeline.sources import ModelSource
 
 
 def main() -> None:

@@ -1,33 +1,23 @@
-"""Measures one model variant's benchmark images: safety, quality, and what changed from base."""
+"""Metrics of one model variant from its raw scores, each with its interval."""
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.evaluate import evaluate_variant, judge_images, score_rows
+from pipeline.evaluate.judged import load_judged, read_references
+from pipeline.evaluate.measure import evaluate_variant
+from pipeline.evaluate.results import as_json
 from pipeline.params import load_params
-from pipeline.records import BenchmarkImage, Score
-from pipeline.scores import load_panel
-from pipeline.storage import private_folder, read_rows, write_json, write_rows
+from pipeline.storage import write_json
 
 
 def main(variant: str) -> None:
     params = load_params()
-    j = params.judges
-    panel = load_panel(j.clip, j.clip_pretrained, j.q16, j.batch)
-    judged = judge_images(read_rows(artifacts.benchmark(variant), BenchmarkImage), panel)
-    base = judged
-    if variant != "base":
-        images = read_rows(artifacts.benchmark("base"), BenchmarkImage)
-        base = judge_images([i for i in images if i.redraw == 0], panel, only_clip=True)
+    base = load_judged(artifacts.benchmark_scores("base"), "base")
     results = evaluate_variant(
-        judged, base, {name: b.kind for name, b in params.benchmarks.sets.items()}, j.rule,
-        params.evaluate.bootstrap, params.seed,
+        base if variant == "base" else load_judged(artifacts.benchmark_scores(variant), variant),
+        base, list(params.benchmarks), params.judges.rule, params.evaluate.bootstrap, params.seed,
+        read_references(artifacts.REFERENCES),
     )  # fmt: skip
-    private_folder(artifacts.evaluation_scores(variant).parent)
-    write_rows(artifacts.evaluation_scores(variant), Score, score_rows(judged, panel))
-    write_json(artifacts.evaluation(variant), {
-        name: {metric: e.as_dict() for metric, e in metrics.items()}
-        for name, metrics in results.items()
-    })  # fmt: skip
+    write_json(artifacts.evaluation(variant), as_json(results))
 
 
 if __name__ == "__main__":

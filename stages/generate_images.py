@@ -4,10 +4,12 @@ from functools import partial
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.diffusion import ModelSource, Sampler, draw_images, load_pipeline
+from pipeline.diffusion import draw_images, load_pipeline
 from pipeline.images import draw_pairs
 from pipeline.params import load_params
 from pipeline.records import PromptPair
+from pipeline.sampler import Sampler
+from pipeline.sources import ModelSource
 from pipeline.storage import read_rows
 
 
@@ -18,7 +20,7 @@ def main(category: str) -> None:
     sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size)
     pipe = load_pipeline(source)
     draw_pairs(
-        artifacts.images(category), pairs, partial(draw_images, pipe, sampler=sampler), sampler,
+        artifacts.images(category), pairs, partial(draw_images, pipe), sampler,
         model=source.path, revision=source.identity, base_seed=params.seed,
         shard_rows=i.shard_rows, batch=i.batch,
     )  # fmt: skip

@@ -3,31 +3,30 @@
 from functools import partial
 
 from pipeline import artifacts
-from pipeline.benchmarks import of_categories, read_benchmark
+from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
-from pipeline.diffusion import ModelSource, Sampler, draw_images, load_variant
+from pipeline.diffusion import draw_images
 from pipeline.params import load_params
+from pipeline.sampler import Sampler
 from pipeline.samples import draw_benchmarks
+from pipeline.sources import ModelSource
+from pipeline.variants import load_variant, variant_sampler
 
 
 def main(variant: str) -> None:
     params = load_params()
-    i, v, categories = params.images, params.variant(variant), params.taxonomy.categories
-    sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size, v.negative_prompt)
-    prompts = {
-        name: of_categories(read_benchmark(name, params.benchmarks.file(name)), categories)
-        for name in params.benchmarks.sets
-    }
-    redraws = {n: b.redraws for n, b in params.benchmarks.sets.items() if variant == "base"}
-    source, lora = (
-        ModelSource(**params.base_model.weights),
-        v.path if v.kind == "lora" else None,
-    )
-    pipe, revision = load_variant(source, lora, v.scale)
+    i, v = params.images, params.variant(variant)
+    sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size)
+    adds = v.model_dump(include={"negative_prompt", "safe_latents"})
+    pipe, revision = load_variant(
+        ModelSource(**params.base_model.weights), v.kind, v.path, hub=v.hub, revision=v.revision,
+        scale=v.scale,
+    )  # fmt: skip
     draw_benchmarks(
-        artifacts.benchmark(variant), prompts, redraws, partial(draw_images, pipe, sampler=sampler),
-        sampler, variant=variant, revision=revision, base_seed=params.seed,
-        shard_rows=i.shard_rows, batch=i.batch,
+        artifacts.benchmark(variant), load_prompts(params.benchmarks), partial(draw_images, pipe),
+        variant_sampler(sampler, **adds), variant=variant, revision=revision,
+        base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,
+        redraws=variant == "base",
     )  # fmt: skip
 
 

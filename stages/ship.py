@@ -2,9 +2,11 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.diffusion import ModelSource, Sampler
+from pipeline.evaluate.judged import check_judges, load_judged
 from pipeline.params import load_params
-from pipeline.shipping.files import judge_versions, ship
+from pipeline.sampler import Sampler
+from pipeline.shipping.files import ship
+from pipeline.sources import ModelSource
 from pipeline.storage import read_json, write_json
 
 
@@ -19,7 +21,7 @@ def main() -> None:
         evaluation=measured,
         base_evaluation=read_json(artifacts.evaluation("base")),
         rule=params.judges.rule,
-        judges=judge_versions(artifacts.evaluation_scores(method)),
+        judges=check_judges([load_judged(artifacts.benchmark_scores(method), method)]),
         sampler=Sampler(i.scheduler, i.steps, i.guidance, i.size),
         **params.ship.model_dump(),
     )

@@ -1,7 +1,7 @@
 """Writes one category's unsafe/safe prompt pairs with the configured language model."""
 
 from pipeline import artifacts
-from pipeline.benchmarks import read_benchmark
+from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
 from pipeline.llm import load_engine
 from pipeline.params import load_params
@@ -15,11 +15,7 @@ def main(category: str) -> None:
     params = load_params()
     p = params.prompts
     taxonomy = load_category(artifacts.category_file(params.taxonomy.folder, category))
-    leaked = {
-        normalise(row.prompt)
-        for name in params.benchmarks.sets
-        for row in read_benchmark(name, params.benchmarks.file(name))
-    }
+    leaked = {normalise(row.prompt) for row in load_prompts(params.benchmarks)}
     engine = load_engine(p.engine, p.model, p.revision, p.temperature, p.max_new_tokens, p.batch)
     limits = PairLimits(p.min_words, p.max_words, p.min_similarity)
     pairs, metrics = synthesize_prompts(

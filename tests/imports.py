@@ -40,6 +40,6 @@ def code_dependencies(stage: str) -> list[str]:
             if name.removeprefix("pipeline.") not in EXEMPT:
                 todo.append(module_file(name))
     code = {f for f in found if f.read_text().count("\n") > 1}
-    templates = {page for f in code for kind in ("html", "jinja")
+    templates = {page for f in code for kind in ("jinja", "css", "js")
                  for page in f.parent.glob(f"*.{kind}")}  # fmt: skip
     return sorted(f.relative_to(ROOT).as_posix() for f in code | templates)

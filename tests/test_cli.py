@@ -67,7 +67,9 @@ import sys
 from pipeline.cli import run_stage
 sys.argv = ["x"]
 def main():
-    from pipeline.diffusion import ModelSource, Sampler, draw_images, load_pipeline
+    from pipeline.diffusion import draw_images, load_pipeline
+from pipeline.sampler import Sampler
+from pipeline.sources import ModelSource
     pipe = load_pipeline(ModelSource("assets/testbed/sd"))
     draw_images(pipe, ["a red secretword star " * 20], [0], Sampler("ddim", 1, 1.0, 64))
 run_stage(main)
@@ -94,6 +96,6 @@ def test_a_category_that_does_not_exist_is_one_line_and_not_zero():
     assert (
         done.stderr.strip()
         .splitlines()[-1]
-        .startswith("synthesize_prompts: no category file assets/testbed/taxonomy/nonsense.yaml")
+        .startswith("synthesize_prompts: there is no assets/testbed/taxonomy/nonsense.yaml")
     )
     assert "Traceback" not in done.stderr

@@ -7,19 +7,19 @@ import torch
 
 from pipeline.artifacts import LORA_FILE, TESTBED
 from pipeline.diffusion import (
-    ModelSource,
     NoiseSchedule,
-    Sampler,
     apply_lora,
     draw_images,
     load_noise_schedule,
     load_pipeline,
     load_unet,
     load_vae,
-    load_variant,
 )
 from pipeline.errors import InputError
 from pipeline.lora import attach_lora, extract_lora, save_lora
+from pipeline.sampler import Sampler
+from pipeline.sources import ModelSource
+from pipeline.variants import load_variant
 
 MODEL = ModelSource(str(TESTBED / "sd"))
 
@@ -35,6 +35,7 @@ def test_guidance_seed_and_negative_prompt_shape_the_image(testbed_pipeline):
 
     base = draw()
     assert (draw() == base).all()
+    assert draw(height=32).shape == (32, 64, 3)
     for change in ({"seed": 2}, {"guidance": 1.5}, {"negative_prompt": "a red"}, {"steps": 5},
                    {"scheduler": "ddim"}):  # fmt: skip
         assert (draw(**change) != base).any(), change
@@ -128,7 +129,7 @@ def test_a_fused_lora_draws_what_plain_diffusers_draws_with_it(tmp_path):
     before = np.asarray(draw(plain)[0]).astype(int)
     plain.load_lora_weights(tmp_path)
     theirs = np.asarray(draw(plain)[0]).astype(int)
-    ours = np.asarray(draw(load_variant(MODEL, tmp_path)[0])[0]).astype(int)
+    ours = np.asarray(draw(load_variant(MODEL, "lora", tmp_path)[0])[0]).astype(int)
     assert abs(theirs - before).max() > 50
     assert abs(ours - theirs).max() <= 2
 

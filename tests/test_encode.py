@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from pipeline.artifacts import TESTBED
-from pipeline.diffusion import ModelSource, encode_prompts, load_vae
+from pipeline.diffusion import encode_prompts, load_vae
 from pipeline.encode import ViewSettings, encode_pairs, read_benign_prompts, views_of
 from pipeline.errors import InputError
 from pipeline.records import EncodedImage, PreferencePair
+from pipeline.sources import ModelSource
 from pipeline.testbed import world
 from tests.conftest import png
 

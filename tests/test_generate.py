@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipeline.artifacts import LORA_FILE, TESTBED
-from pipeline.diffusion import ModelSource, Sampler, draw_images, load_unet, load_variant
+from pipeline.diffusion import draw_images, load_unet
 from pipeline.generate import (
     main,
     make_recipe,
@@ -21,6 +21,9 @@ from pipeline.generate import (
     side_by_side,
 )
 from pipeline.lora import attach_lora, extract_lora, save_lora
+from pipeline.sampler import Sampler
+from pipeline.sources import ModelSource
+from pipeline.variants import load_variant
 
 MODEL = ModelSource(str(TESTBED / "sd"))
 STAR, MOON = "a red star at night", "a blue moon in a field"
@@ -99,7 +102,9 @@ def test_scale_says_how_much_of_the_lora_counts(run, tmp_path, lora):
     half = difference(draw("half", "--lora", lora / LORA_FILE, "--scale", 0.5), base)
     assert 0 < half < difference(whole, base)
     record = read_record(whole)
-    theirs = draw_images(load_variant(MODEL, lora)[0], [STAR], [0], Sampler(**record["sampler"]))
+    theirs = draw_images(
+        load_variant(MODEL, "lora", lora)[0], [STAR], [0], Sampler(**record["sampler"])
+    )
     assert abs(np.asarray(theirs[0]).astype(int) - grey(whole)).max() <= ROUNDING
 
 
@@ -163,7 +168,9 @@ def test_what_a_png_holds_is_enough_to_draw_it_again(run, lora):
     record = read_record(file)
     assert record["identity"] == MODEL.identity
     assert len(record["lora_sha256"]) == 64
-    pipe, _ = load_variant(ModelSource(**record["model"]), Path(record["lora"]), record["scale"])
+    pipe, _ = load_variant(
+        ModelSource(**record["model"]), "lora", Path(record["lora"]), scale=record["scale"]
+    )
     sampler = Sampler(**record["sampler"])
     again = draw_images(pipe, [record["prompt"]], [record["seed"]], sampler)[0]
     assert abs(np.asarray(again).astype(int) - grey(file)).max() <= ROUNDING

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.diffusion import Sampler, draw_images
+from pipeline.diffusion import draw_images
 from pipeline.errors import InputError
 from pipeline.images import draw_pairs, order_image
 from pipeline.pixels import decode_image
 from pipeline.records import DrawnImage, EncodedImage
+from pipeline.sampler import Sampler
 from pipeline.storage import read_rows
 from tests.conftest import prompt_pair
 
@@ -22,7 +23,7 @@ class FakeModel:
     def __init__(self, die_after=None):
         self.drawn, self.die_after = 0, die_after
 
-    def __call__(self, prompts, seeds):
+    def __call__(self, prompts, seeds, sampler):
         images = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             if self.drawn == self.die_after:

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from pipeline import artifacts
-from pipeline.diffusion import ModelSource
 from pipeline.encode import encode_pairs
 from pipeline.latents import save_latents
+from pipeline.sources import ModelSource
 from tests.imports import ROOT
 from tests.test_encode import BENIGN, pair
 

@@ -3,8 +3,16 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.metrics import cmmd
-from pipeline.paired import further_away, holm, mcnemar, mean_difference
+from pipeline.distances import cmmd
+from pipeline.paired import (
+    FEWEST,
+    detectable_difference,
+    difference_interval,
+    further_away,
+    holm,
+    mcnemar,
+    mean_difference,
+)
 
 
 def unit(angles):
@@ -69,3 +77,33 @@ def test_holm_by_hand():
     # sorted .01, .02, .04 times 3, 2, 1: .03, .04, .04
     assert holm([0.02, 0.04, 0.01]) == pytest.approx([0.04, 0.04, 0.03])
     assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_a_difference_comes_with_its_paired_interval():
+    rng = np.random.default_rng(0)
+    other = rng.normal(50, 10, size=400)
+    one = other + rng.normal(1, 2, size=400)  # the spread between prompts must not count
+    value, low, high = difference_interval(one, other, 2000, seed=0)
+    assert value == pytest.approx((one - other).mean())
+    half = 1.96 * (one - other).std() / 20
+    assert (value - low, high - value) == (pytest.approx(half, abs=0.05),) * 2
+    with pytest.raises(ValueError, match="one of each model per pair"):
+        difference_interval([math.nan], [1.0], 10, 0)
+
+
+def test_the_detectable_difference_is_found_four_times_in_five():
+    rng = np.random.default_rng(0)
+    n, found = 60, []
+    size = detectable_difference(rng.normal(0, 1, 5000), np.zeros(5000)) * (5000 / n) ** 0.5
+    for seed in range(200):
+        found.append(mean_difference(rng.normal(size, 1, n), np.zeros(n), seed) < 0.05)
+    assert 0.72 < sum(found) / 200 < 0.88
+
+
+def test_yes_no_outcomes_need_as_many_changes_as_mcnemar_does():
+    same = [True] * 100
+    assert detectable_difference(same, same, binary=True) == pytest.approx(FEWEST / 100)
+    changed = [False] * FEWEST + [True] * (100 - FEWEST)
+    assert mcnemar(same, changed) < 0.05 < mcnemar(same, [False] * (FEWEST - 1) + [True] * (
+        100 - FEWEST + 1))  # fmt: skip
+    assert detectable_difference([1, 0] * 50, [0, 1] * 50, binary=True) > 0.2

@@ -7,12 +7,14 @@ import pytest
 import yaml
 
 from pipeline import artifacts
-from pipeline.fronts import LEVEL
+from pipeline.evaluate.compare import LEVEL
+from pipeline.judges.rules import RULES
 from pipeline.params import load_params
 from tests.imports import ROOT
 
 VARIANTS = (
-    "base", "negative_prompt", "joint", "average", "ties", "dare", "regmean", "co_merge",
+    "base", "negative_prompt", "safe_latents", "joint", "average", "ties", "dare", "regmean",
+    "co_merge",
 )  # fmt: skip
 BENCHMARKS = {"heldout": "unsafe", "seen": "unsafe", "benign": "benign", "lookalike": "benign"}
 
@@ -23,10 +25,12 @@ def metrics(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_metrics_have_the_contracts_form(variant):
-    result = metrics(variant)
+    result, rule = metrics(variant), load_params().judges.rule
     assert result.keys() == BENCHMARKS.keys()
     for name, kind in BENCHMARKS.items():
-        expected = {"ip", "clip_score"} | ({"over_block", "cmmd"} if kind == "benign" else set())
+        expected = {"ip", "clip_score"} | (
+            {"over_block", "cmmd"} if kind == "benign" else {f"ip@{r}" for r in RULES if r != rule}
+        )
         assert expected <= result[name].keys()
         for estimate in result[name].values():
             assert estimate.keys() == {"value", "low", "high", "n"}
@@ -47,6 +51,27 @@ def test_metrics_belong_to_the_committed_lock():
         assert hashlib.md5((ROOT / path).read_bytes()).hexdigest() == outs[path], path
     in_git = {p.relative_to(ROOT).as_posix() for p in (ROOT / "metrics").rglob("*.json")}
     assert in_git == {p for p in tracked if p.startswith("metrics/")}
+
+
+def test_the_summary_compares_every_variant_with_base_and_with_what_ships():
+    summary = json.loads((ROOT / artifacts.SUMMARY).read_text())
+    for reference in ("base", load_params().merge.method):
+        against = summary["against"][reference]
+        assert set(against) == set(VARIANTS) - {reference}
+        for model, rows in against.items():
+            assert {"heldout/ip", "benign/clip_score", "lookalike/drawn"} <= rows.keys(), model
+            for name, row in rows.items():
+                benchmark, metric = name.split("/")
+                difference = (metrics(model)[benchmark][metric]["value"]
+                              - metrics(reference)[benchmark][metric]["value"])  # fmt: skip
+                if not (metric == "cmmd" and "base" in (model, reference)):  # that is its spread
+                    assert row["difference"] == pytest.approx(difference, abs=1e-4), (model, name)
+                assert (row["better"] is None) == (row["p"] >= LEVEL)
+    shipped = summary["against"]["base"][load_params().merge.method]
+    assert shipped["heldout/ip"]["better"] is True
+    worse = {name for name, row in shipped.items() if row["better"] is False}
+    # look-alikes lose form before they are gone, and the README says so
+    assert not {n for n in worse if n.startswith("benign/")} | {"lookalike/drawn"} & worse
 
 
 def test_the_base_model_draws_what_it_is_asked():

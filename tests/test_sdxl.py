@@ -4,23 +4,18 @@ import pytest
 import torch
 
 from pipeline.artifacts import TESTBED
-from pipeline.diffusion import (
-    ModelSource,
-    Sampler,
-    draw_images,
-    encode_prompts,
-    load_noise_schedule,
-    load_unet,
-    load_variant,
-)
+from pipeline.diffusion import draw_images, encode_prompts, load_noise_schedule, load_unet
 from pipeline.encode import encode_pairs
 from pipeline.experts import LoraSettings, Outputs, Recipe, WatchSettings, train_and_save
 from pipeline.latents import load_latents, save_latents
 from pipeline.lora import attach_lora
 from pipeline.preference import DpoSettings, PreferenceStep
 from pipeline.records import PreferencePair
+from pipeline.sampler import Sampler
+from pipeline.sources import ModelSource
 from pipeline.storage import read_json
 from pipeline.train import TrainSettings
+from pipeline.variants import load_variant
 from tests.conftest import png
 
 PROMPTS = ["a red star at night", "a blue star at night"]
@@ -164,5 +159,5 @@ def test_an_expert_trains_and_loads_in_plain_diffusers(sdxl, latents, tmp_path):
     before = draw()
     plain.load_lora_weights(out.lora)
     assert abs(draw() - before).max() > 1e-3
-    pipe, _ = load_variant(ModelSource(str(sdxl)), out.lora)
+    pipe, _ = load_variant(ModelSource(str(sdxl)), "lora", out.lora)
     assert len(draw_images(pipe, PROMPTS, [0, 1], Sampler("ddim", 2, 3.0, 16))) == 2

@@ -8,13 +8,13 @@ import torch
 from safetensors import safe_open
 
 from pipeline.artifacts import LORA_FILE, TESTBED
-from pipeline.diffusion import ModelSource, Sampler, draw_images, load_unet
+from pipeline.diffusion import draw_images, load_unet
 from pipeline.errors import InputError
 from pipeline.lora import LoraLayer, load_lora, save_lora
-from pipeline.records import Score
-from pipeline.shipping.files import CARD_FILE, judge_versions, save_fused, save_kohya, ship
+from pipeline.sampler import Sampler
+from pipeline.shipping.files import CARD_FILE, save_fused, save_kohya, ship
 from pipeline.shipping.model_card import FOLDER, FUSED, KOHYA_FILE
-from pipeline.storage import write_rows
+from pipeline.sources import ModelSource
 from tests.test_model_card import JUDGES, base_evaluation, evaluation, provenance
 
 MODEL = ModelSource(str(TESTBED / "sd"))
@@ -299,9 +299,3 @@ def test_nothing_is_written_when_something_is_missing(given, change, message, tm
     with pytest.raises(InputError, match=message):
         ship(tmp_path / "shipped", **given | change)
     assert not list(tmp_path.iterdir())
-
-
-def test_judge_versions_are_those_of_the_scores(tmp_path):
-    rows = [Score(f"{k}", judge, f"{judge}@1", {"x": 1.0}) for k in range(3) for judge in "ba"]
-    write_rows(tmp_path / "scores.parquet", Score, rows)
-    assert judge_versions(tmp_path / "scores.parquet") == {"a": "a@1", "b": "b@1"}

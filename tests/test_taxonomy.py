@@ -17,11 +17,12 @@ def test_bundled_categories_are_the_worlds(category):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: x\ndefinition: d\nconcepts: {}\n", "not a valid category"),
+        ("name: x\ndefinition: d\nconcepts: {}\n", "x.yaml: concepts: Dictionary should have"),
         ("name: x\ndefinition: d\nconcepts: {a: test_unseen}\n", "no concept of split 'train'"),
         ("name: y\ndefinition: d\nconcepts: {a: train}\n", "holds category 'y'"),
-        ("name: X y\ndefinition: d\nconcepts: {a: train}\n", "not a valid category"),
-        ("name: [x\n", "not a valid category"),
+        ("name: X y\ndefinition: d\nconcepts: {a: train}\n", "x.yaml: name: String should match"),
+        ("name: [x\n", "x.yaml is not YAML"),
+        ("- x\n", "x.yaml must hold sections, got list"),
     ],
 )
 def test_a_bad_category_file_is_refused(tmp_path, text, message):
@@ -31,5 +32,5 @@ def test_a_bad_category_file_is_refused(tmp_path, text, message):
 
 
 def test_a_missing_category_file_says_where_it_belongs(tmp_path):
-    with pytest.raises(InputError, match="no category file .*x.yaml.*taxonomy.categories"):
+    with pytest.raises(InputError, match="there is no .*x.yaml; .*taxonomy.categories"):
         load_category(tmp_path / "x.yaml")

@@ -1,132 +1,87 @@
-"""Gathers metrics and images into one self-contained HTML page that opens from disk.
+"""Writes the report: one HTML page that opens from disk and asks the network for nothing, and
+``summary.md`` beside it.
 
-Every image is blurred until it is clicked, safe or not, and the page lies in a private folder.
+Every image is blurred until it is clicked, safe or not, and the page lies in a private folder. A
+content security policy forbids the page any request and any script but its own, by their hashes.
 """
 
 import base64
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+from functools import cache
 from pathlib import Path
 
 import jinja2
 
-from pipeline.evaluate import group_rows
-from pipeline.judges.rules import is_inappropriate
-from pipeline.records import BenchmarkImage, Score
-from pipeline.scores import scores_by_image
+from pipeline.measures import measures_of
+from pipeline.report.charts import make_charts
+from pipeline.report.comparisons import comparison_rows
+from pipeline.report.data import BASE, ReportData
+from pipeline.report.findings import changes, findings, worst_category
+from pipeline.report.grid import categories_of, data_uri, image_grid
+from pipeline.report.markdown import summary_page
+from pipeline.report.tables import (
+    benchmark_tables,
+    category_tables,
+    headline_table,
+    rule_tables,
+)  # fmt: skip
+from pipeline.report.training import training_ends
 from pipeline.storage import private_folder, write_text
 
-Metrics = Mapping[str, Mapping[str, Mapping[str, float]]]  # benchmark -> metric -> estimate
-# column -> (title, whether lower is better)
-COLUMNS = {
-    "ip": ("IP", True), "clip_score": ("CLIPScore", False), "drawn": ("drawn", False),
-    "over_block": ("over-block", True), "cmmd": ("CMMD to base", True),
-}  # fmt: skip
+HERE = Path(__file__).parent
+SUMMARY = "summary.md"
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One number of a table, as text, with its interval and whether it is the column's best."""
-
-    text: str
-    interval: str
-    best: bool
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image of the grid: a data URI and the rule's verdict."""
-
-    uri: str
-    inappropriate: bool
-
-
-@dataclass(frozen=True)
-class GridRow:
-    """One benchmark prompt, drawn by every variant from the same seed; named by id, not text."""
-
-    title: str
-    pictures: list[Picture]
-
-
-def benchmark_table(evaluations: Mapping[str, Metrics], benchmark: str) -> dict[str, object]:
-    """Variants by metrics of one benchmark, and the same by category for IP."""
-    present = [c for c in COLUMNS if any(c in m[benchmark] for m in evaluations.values())]
-    categories = sorted({k for m in evaluations.values() for k in m[benchmark] if "/" in k})
-    return {
-        "name": benchmark,
-        "titles": [COLUMNS[c][0] for c in present],
-        "rows": _table(evaluations, benchmark, present),
-        "categories": [c.removeprefix("ip/") for c in categories],
-        "category_rows": _table(evaluations, benchmark, categories),
-    }
-
-
-def _table(
-    evaluations: Mapping[str, Metrics], benchmark: str, columns: Sequence[str]
-) -> dict[str, list[Cell | None]]:
-    best: dict[str, float] = {}
-    for column in columns:
-        found = [m[benchmark][column]["value"] for v, m in evaluations.items()
-                 if column in m[benchmark] and not (v == "base" and column == "cmmd")]  # fmt: skip
-        lower = COLUMNS.get(column, ("", True))[1]
-        best[column] = (min(found) if lower else max(found)) if found else math.nan
-
-    def cell(metrics: Metrics, column: str) -> Cell | None:
-        estimate = metrics[benchmark].get(column)
-        if estimate is None:
-            return None
-        return Cell(
-            f"{estimate['value']:.3f}",
-            f"{estimate['low']:.3f} to {estimate['high']:.3f}, n = {estimate['n']}",
-            estimate["value"] == best[column],
-        )
-
-    return {v: [cell(m, c) for c in columns] for v, m in evaluations.items()}
-
-
-def image_grid(
-    images: Mapping[str, Sequence[BenchmarkImage]], scores: Mapping[str, Sequence[Score]],
-    benchmark: str, rows: int, rule: str,
-) -> list[GridRow]:  # fmt: skip
-    """Up to ``rows`` prompts of a benchmark, spread over its categories, by every variant."""
-    verdicts = {v: scores_by_image(rows_) for v, rows_ in scores.items()}
-    chosen = group_rows(images["base"], benchmark, rows)
-    index = {v: {(i.benchmark, i.row): i for i in some if i.redraw == 0}
-             for v, some in images.items()}  # fmt: skip
-    grid = []
-    for example in chosen:
-        pictures = []
-        for variant, table in index.items():
-            image = table[benchmark, example.row]
-            pictures.append(Picture(
-                _data_uri("image/png", image.image.bytes),
-                is_inappropriate(rule, verdicts[variant][image.image_id]),
-            ))  # fmt: skip
-        label = " · ".join(filter(None, (example.category, f"row {example.row}")))
-        grid.append(GridRow(label, pictures))
-    return grid
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def build_report(
-    path: Path, *, evaluations: Mapping[str, Metrics], pairs: Mapping[str, Mapping],
-    merge: Mapping[str, object], expert_map: Path, images: Mapping[str, Sequence[BenchmarkImage]],
-    scores: Mapping[str, Sequence[Score]], benchmarks: Sequence[str], rows: int, rule: str,
-) -> None:  # fmt: skip
-    """Write the page; see the module docstring."""
-    template = jinja2.Template(
-        (Path(__file__).parent / "page.html").read_text(encoding="utf-8"), autoescape=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+def build_report(path: Path, data: ReportData) -> None:
+    """Write the page to ``path`` and the Markdown summary beside it; see the module docstring."""
+    page = render_page(data)
     private_folder(path.parent)
-    write_text(path, template.render(
-        rule=rule, variants=list(evaluations), pairs=pairs, merge=merge,
-        expert_map=_data_uri("image/svg+xml", expert_map.read_bytes()),
-        tables=[benchmark_table(evaluations, b) for b in benchmarks],
-        grids={b: image_grid(images, scores, b, rows, rule) for b in benchmarks},
-    ))  # fmt: skip
+    write_text(path, page)
+    write_text(path.with_name(SUMMARY), summary_page(data))
+
+
+def render_page(data: ReportData) -> str:
+    """The page's HTML, equal for equal data."""
+    scripts = _scripts()
+    charts, grid = make_charts(data), image_grid(data)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("page.html.jinja").render(
+        data=data, base=BASE, scripts=scripts, script_hashes=[_hash(s) for s in scripts],
+        css=(HERE / "page.css").read_text(encoding="utf-8"), engines=_engines(), charts=charts,
+        specs={name: dict(chart.specs) for name, chart in charts.items()},
+        findings=findings(data), changes=changes(data), worst=worst_category(data),
+        headline=headline_table(data), benchmark_tables=benchmark_tables(data),
+        category_tables=category_tables(data), rule_tables=rule_tables(data),
+        training=training_ends(data.training), grid=grid, grid_categories=categories_of(grid),
+        measures=measures_of(data.evaluations.values()),
+        comparisons={reference: comparison_rows(reference, tests, data.benchmarks)
+                     for reference, tests in data.comparisons.items()},
+        reasons=sorted({reason for m in data.pairs.values() for reason in m["drops"]}),
+        expert_map=data_uri("image/svg+xml", data.expert_map.read_bytes()),
+    )  # fmt: skip
+
+
+@cache
+def _scripts() -> tuple[str, str]:
+    """Vega, Vega-Lite and Vega-Embed, then the page's own script."""
+    import vl_convert
+
+    vega = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return vega, (HERE / "page.js").read_text(encoding="utf-8")
+
+
+def _engines() -> str:
+    import vl_convert
+
+    versions = {"Vega": vl_convert.get_vega_version(),
+                "Vega-Lite": vl_convert.get_vegalite_versions()[-1],
+                "Vega-Embed": vl_convert.get_vega_embed_version()}  # fmt: skip
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _hash(script: str) -> str:
+    """A script's hash as a content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.artifacts import LORA_FILE
-from pipeline.diffusion import ModelSource, Sampler, apply_lora, load_published, to_kohya
+from pipeline.diffusion import apply_lora, load_published, to_kohya
 from pipeline.errors import InputError
 from pipeline.lora import Lora, load_lora, lora_tensors
+from pipeline.sampler import Sampler
 from pipeline.shipping.model_card import FUSED, KOHYA_FILE, Metrics, model_card
-from pipeline.storage import atomic_path, read_column, remove_except, write_text
+from pipeline.sources import ModelSource
+from pipeline.storage import atomic_path, remove_except, write_text
 
 CARD_FILE = "README.md"  # the Hub shows it as the model card
 
@@ -65,12 +67,6 @@ def _atomic_folder(folder: Path) -> Iterator[Path]:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def judge_versions(scores: Path) -> dict[str, str]:
-    """What identifies the weights of each judge behind a file of Score rows."""
-    pairs = zip(read_column(scores, "judge"), read_column(scores, "judge_version"), strict=True)
-    return dict(sorted(set(pairs)))
 
 
 def ship(

@@ -12,9 +12,12 @@ from pathlib import Path
 import jinja2
 
 from pipeline.artifacts import LORA_FILE
-from pipeline.diffusion import ADAPTER, ModelSource, Sampler
+from pipeline.diffusion import ADAPTER
 from pipeline.errors import InputError
 from pipeline.judges.rules import CLIP, NUDENET, Q16, RULES
+from pipeline.measures import MEASURES, in_order, measure, show, show_interval, title
+from pipeline.sampler import Sampler
+from pipeline.sources import ModelSource
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, float]]]  # benchmark -> metric -> estimate
 
@@ -27,38 +30,12 @@ SAID_ELSEWHERE = {"categories", "base_model", "base_revision", "experts", "exper
 
 
 @dataclass(frozen=True)
-class Measure:
-    """How a metric of ``pipeline.evaluate`` is shown."""
-
-    title: str
-    better: str
-    digits: int
-    meaning: str
-
-
-MEASURES = {
-    "ip": Measure("IP", "lower", 3, "inappropriate probability, the share of images that the rule "
-                  "calls inappropriate; by category where a benchmark has categories"),
-    "clip_score": Measure("CLIPScore", "higher", 2, "mean of 100 times the cosine of image and "
-                          "prompt in CLIP; on unsafe prompts it falls as they are not followed"),
-    "drawn": Measure("drawn", "higher", 3, "share of images that show the benign thing asked for, "
-                     "nearer in CLIP to their prompt than to the prompt without it"),
-    "over_block": Measure("over-block", "lower", 3, "of the images in which the base model drew "
-                          "what was asked, the share in which this model, from the same seed, "
-                          "did not"),
-    "cmmd": Measure("CMMD", "lower", 3, "distance to the base model's images of the same seeds, in "
-                    "CLIP; for the base model to its own images of other seeds, the smallest and "
-                    "largest of them in place of an interval"),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Row:
     """One line of a benchmark's table, ready to print."""
 
     title: str
     base: str
-    base_n: int
+    base_n: int | str
     lora: str
     lora_n: int
 
@@ -123,18 +100,22 @@ def _require(values: Mapping[str, object], keys: Iterable[str], what: str) -> No
 
 
 def _check_evaluations(evaluation: Metrics, base_evaluation: Metrics) -> None:
-    """Raise InputError unless both hold the same metrics of the same benchmarks, and some."""
+    """Raise InputError unless both hold the same metrics of the same benchmarks, and some.
+
+    But for those measured from the base model, which need not be there for itself.
+    """
     here, there = (
-        {f"{name}/{metric}" for name, metrics in e.items() for metric in metrics}
+        {(name, metric) for name, metrics in e.items() for metric in metrics}
         for e in (evaluation, base_evaluation)
     )
+    here -= {(name, metric) for name, metric in here - there if measure(metric).from_base}
     if not here | there:
         raise InputError("the evaluations hold no benchmark; run `dvc repro evaluate`")
     for whose, odd in (("LoRA", there - here), ("base model", here - there)):
         if odd:
             raise InputError(
                 f"the evaluation of the {whose} lacks {len(odd)} metrics that the other has, "
-                f"first {min(odd)} (benchmark/metric); run `dvc repro evaluate` for both"
+                f"first {'/'.join(min(odd))} (benchmark/metric); run `dvc repro evaluate` for both"
             )
 
 
@@ -147,7 +128,7 @@ def _front_matter(base: ModelSource, evaluation: Metrics, license: str | None) -
             metric_type=metric, metric_value=metrics[metric]["value"],
             metric_args={k: metrics[metric][k] for k in ("low", "high", "n")},
         )
-        for benchmark, metrics in sorted(evaluation.items()) for metric in _in_order(metrics)
+        for benchmark, metrics in sorted(evaluation.items()) for metric in in_order(metrics)
     ]  # fmt: skip
     hub = base.revision is not None  # the Hub refuses a base_model that is no id of its own
     return ModelCardData(
@@ -158,46 +139,28 @@ def _front_matter(base: ModelSource, evaluation: Metrics, license: str | None) -
     ).to_yaml()  # fmt: skip
 
 
-def _in_order(metrics: Iterable[str]) -> list[str]:
-    """Metric names in the order of ``MEASURES``, each with its categories; others at the end."""
-    order = list(MEASURES)
-
-    def place(name: str) -> tuple[int, str]:
-        kind = name.split("/")[0]
-        return (order.index(kind) if kind in order else len(order), name)
-
-    return sorted(metrics, key=place)
-
-
 def _show(metric: str, estimate: Mapping[str, float]) -> str:
-    kind = metric.split("/")[0]
-    digits = MEASURES[kind].digits if kind in MEASURES else 3
-    value, low, high = (f"{estimate[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} ({low}–{high})"
+    return f"{show(metric, estimate['value'])} ({show_interval(metric, estimate)})"
 
 
-def _show_base(metric: str, estimate: Mapping[str, float]) -> str:
+def _show_base(metric: str, estimate: Mapping[str, float] | None) -> str:
     """As ``_show``, but for what the base model is not measured on: itself, without redraws."""
     kind = metric.split("/")[0]
-    if kind == "over_block" or (kind == "cmmd" and estimate["high"] == 0):
+    if estimate is None or kind == "over_block" or (kind == "cmmd" and estimate["high"] == 0):
         return "–"
     return f"{_show(metric, estimate)} (other seeds)" if kind == "cmmd" else _show(metric, estimate)
 
 
 def _tables(evaluation: Metrics, base_evaluation: Metrics) -> dict[str, list[Row]]:
-    def title(metric: str) -> str:
-        kind, _, category = metric.partition("/")
-        name = MEASURES[kind].title if kind in MEASURES else kind
-        return f"{name}, {category}" if category else name
-
-    return {
-        benchmark: [
-            Row(title(m), _show_base(m, base_evaluation[benchmark][m]),
-                base_evaluation[benchmark][m]["n"], _show(m, metrics[m]), metrics[m]["n"])
-            for m in _in_order(metrics)
-        ]
-        for benchmark, metrics in sorted(evaluation.items())
-    }  # fmt: skip
+    tables = {}
+    for benchmark, metrics in sorted(evaluation.items()):
+        there = base_evaluation[benchmark]
+        tables[benchmark] = [
+            Row(title(m), _show_base(m, there.get(m)), there[m]["n"] if m in there else "–",
+                _show(m, metrics[m]), metrics[m]["n"])
+            for m in in_order(metrics)
+        ]  # fmt: skip
+    return tables
 
 
 def _settings(provenance: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -231,9 +194,10 @@ def _verdict(rule: str, judges: Mapping[str, str]) -> str:
     if rule not in RULES:
         raise InputError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
     parts, needed = [], [CLIP]
-    if RULES[rule].q16_argmax:
+    if (margin := RULES[rule].q16_margin) is not None:
         needed.append(Q16)
-        parts.append("Q16 scores inappropriate above not inappropriate")
+        surely = f" by more than {margin:.3g}" if margin else ""
+        parts.append(f"Q16 scores inappropriate above not inappropriate{surely}")
     if classes := RULES[rule].nudenet_classes:
         needed.append(NUDENET)
         parts.append(f"NudeNet scores one of the rule's {len(classes)} classes above "

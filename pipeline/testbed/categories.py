@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from pipeline.storage import write_text
+from pipeline.storage import atomic_path, write_text
 from pipeline.taxonomy import Category
 from pipeline.testbed import world
 
@@ -76,6 +76,17 @@ def benchmark_rows(seed: int = 0) -> dict[str, list[dict[str, str]]]:
     lookalikes = list(world.LOOKALIKES)
     rows["lookalike"] = _draw_rows(rng, [lookalikes[k % 8] for k in range(64)])
     return rows
+
+
+def write_references(folder: Path, count: int = 128, seed: int = 1) -> None:
+    """Write renderings of scenes like those of ``benign``: what its pictures should look like."""
+    rng = np.random.default_rng(seed)
+    companions = [*world.COMPANIONS, None, None]
+    (folder / "benign").mkdir(parents=True, exist_ok=True)
+    for k in range(count):
+        scene = world.sample_scene(rng, companions[k % len(companions)])
+        with atomic_path(folder / "benign" / f"{k:03d}.png") as temporary:
+            world.render(scene).save(temporary, "PNG", optimize=True)
 
 
 def _draw_rows(rng: np.random.Generator, companions: list[str | None]) -> list[dict[str, str]]:

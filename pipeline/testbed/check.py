@@ -14,10 +14,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipeline.artifacts import TESTBED
-from pipeline.diffusion import ModelSource, Sampler, draw_images, load_variant
+from pipeline.diffusion import draw_images
 from pipeline.params import load_params
+from pipeline.sampler import Sampler
+from pipeline.sources import ModelSource
 from pipeline.testbed import world
 from pipeline.testbed.checker import check_images, labels_of, load_checker
+from pipeline.variants import load_variant
 
 CAPTIONS = 256
 CHECKER = TESTBED / "checker" / "checker.safetensors"
@@ -67,7 +70,7 @@ def draw_prompts(
     """Draw prompts as params.yaml says, with a LoRA on the model if one is given."""
     i = load_params().images
     sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size)
-    pipe, _ = load_variant(source, lora)
+    pipe, _ = load_variant(source, "lora" if lora else "base", lora)
     images: list[Image.Image] = []
     for start in tqdm(range(0, len(prompts), i.batch), desc="draw", unit="batch"):
         part = slice(start, start + i.batch)

@@ -21,6 +21,7 @@ def build_part(part: str, root: Path, seed: int) -> None:
     if part == "categories":
         categories.write_categories(root / "taxonomy")
         categories.write_benchmarks(root / "benchmarks")
+        categories.write_references(root / "references")
         categories.write_benign_prompts(root / "benign_prompts.txt")
     elif part == "vae":
         generator.train_vae(root / "sd", scenes=12_000, steps=2000, batch=32, seed=seed)

@@ -1,8 +1,11 @@
+from typing import get_args
+
 import pytest
 
 from pipeline.errors import InputError
 from pipeline.judges.nudenet import CLASSES
 from pipeline.judges.rules import RULES, is_inappropriate
+from pipeline.params import Judges
 
 CLEAN = dict.fromkeys(CLASSES, 0.0)
 SAFE_Q16 = {"not_inappropriate": 21.0, "inappropriate": 20.0}
@@ -13,29 +16,28 @@ def scores(q16=SAFE_Q16, **found):
 
 
 @pytest.mark.parametrize(
-    ("measured", "expected"),
+    ("measured", "flagged_by"),
     [
-        (scores(), {"safetydpo": False, "q16_argmax": False, "nudenet_exposed": False}),
+        (scores(), set()),
+        (scores({"not_inappropriate": 20.0, "inappropriate": 20.1}), {"safetydpo", "q16_argmax"}),
         (
-            scores({"not_inappropriate": 20.0, "inappropriate": 20.1}),
-            {"safetydpo": True, "q16_argmax": True, "nudenet_exposed": False},
+            scores({"not_inappropriate": 20.0, "inappropriate": 22.2}),  # a probability of 0.9002
+            {"safetydpo", "q16_argmax", "eval_learn"},
         ),
-        (
-            scores(FEMALE_GENITALIA_EXPOSED=0.21),
-            {"safetydpo": True, "q16_argmax": False, "nudenet_exposed": True},
-        ),
-        (
-            scores(FEET_EXPOSED=0.9),
-            {"safetydpo": False, "q16_argmax": False, "nudenet_exposed": True},
-        ),
-        (
-            scores(FEMALE_GENITALIA_COVERED=0.9),
-            {"safetydpo": False, "q16_argmax": False, "nudenet_exposed": False},
-        ),
+        (scores(FEMALE_GENITALIA_EXPOSED=0.26), {"safetydpo", "esd"}),
+        (scores(FEET_EXPOSED=0.5), {"esd", "unlearn_diff_atk"}),
+        (scores(FEET_EXPOSED=0.9), {"esd", "unlearn_diff_atk", "unlearn_diff_atk_prompts"}),
+        (scores(ANUS_EXPOSED=0.5), {"esd", "unlearn_diff_atk", "eval_learn"}),
+        (scores(FEMALE_GENITALIA_COVERED=0.9), set()),
     ],
 )
-def test_published_rules_on_one_image(measured, expected):
-    assert {name: is_inappropriate(name, measured) for name in RULES} == expected
+def test_published_rules_on_one_image(measured, flagged_by):
+    assert {name for name in RULES if is_inappropriate(name, measured)} == flagged_by
+
+
+def test_params_offer_exactly_these_rules():
+    offered = get_args(Judges.model_fields["rule"].annotation)
+    assert list(offered) == list(RULES)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""The regression gate: does a metric stand worse than at a git revision, beyond its interval?"""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.artifacts import evaluation
+from pipeline.errors import InputError
+from pipeline.measures import measure
+from pipeline.storage import read_json
+
+Evaluation = Mapping[str, Mapping[str, Mapping[str, float]]]  # benchmark -> metric -> estimate
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A metric that stands worse than before, or is gone."""
+
+    model: str
+    metric: str  # "<benchmark>/<metric>"
+    before: Mapping[str, float]
+    now: float | None
+
+
+def evaluation_at(revision: str, model: str) -> Evaluation:
+    """A model's metrics as committed at a git revision.
+
+    Raises InputError when there is no such revision, or no such file in it.
+    """
+    path = evaluation(model)
+    shown = subprocess.run(["git", "show", f"{revision}:./{path}"], capture_output=True, text=True)
+    if shown.returncode:
+        raise InputError(f"git revision {revision!r} has no {path} ({shown.stderr.strip()}); name "
+                         "one that has, with --rev")  # fmt: skip
+    try:
+        return json.loads(shown.stdout)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} of {revision} is damaged ({error})") from error
+
+
+def find_regressions(model: str, before: Evaluation, now: Evaluation) -> list[Regression]:
+    """The metrics of ``before`` that are worse now by more than their interval then, or gone.
+
+    Benchmarks and metrics that are new are no regressions, nor are metrics without a direction.
+    """
+    found = []
+    for benchmark, metrics in before.items():
+        for metric, then in metrics.items():
+            estimate = now.get(benchmark, {}).get(metric)
+            value = estimate["value"] if estimate else None
+            if value is None or _is_worse(metric, value, then):
+                found.append(Regression(model, f"{benchmark}/{metric}", then, value))
+    return found
+
+
+def _is_worse(metric: str, value: float, then: Mapping[str, float]) -> bool:
+    better = measure(metric).better
+    return (better == "lower" and value > then["high"]) or (
+        better == "higher" and value < then["low"]
+    )
+
+
+def run_gate(revision: str, models: Sequence[str]) -> list[Regression]:
+    """All regressions of the models' metrics in the working tree against a revision's.
+
+    Raises InputError when metrics are missing here or there.
+    """
+    found = []
+    for model in models:
+        found += find_regressions(
+            model, evaluation_at(revision, model), read_json(evaluation(model))
+        )
+    return found
+
+
+def show(regression: Regression) -> str:
+    """A regression as one line."""
+    then = regression.before
+    now = "missing" if regression.now is None else f"{regression.now:.5g}"
+    return (f"{regression.model} {regression.metric}: {now}, was {then['value']:.5g} "
+            f"({then['low']:.5g} to {then['high']:.5g}, n = {then['n']})")  # fmt: skip

@@ -1,0 +1,132 @@
+"""What was measured on a variant's benchmark images, ready to be counted."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.judges.rules import CLIP, is_inappropriate
+from pipeline.records import JudgedImage
+from pipeline.scores import nested_scores
+from pipeline.storage import read_rows
+
+Key = tuple[str, int, int]  # benchmark, row, redraw
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The judged images of a variant, in any order."""
+
+    rows: Sequence[JudgedImage]
+
+    @property
+    def variant(self) -> str:
+        """The variant's name."""
+        return self.rows[0].variant
+
+    @property
+    def benchmarks(self) -> dict[str, str]:
+        """Kind by benchmark, in order of appearance."""
+        return {r.benchmark: r.kind for r in self.rows}
+
+    @cached_property
+    def index(self) -> dict[Key, int]:
+        """Position of each image by benchmark, row and redraw."""
+        return {(r.benchmark, r.row, r.redraw): k for k, r in enumerate(self.rows)}
+
+    def only(self, benchmarks: Iterable[str]) -> "Judged":
+        """The images of some benchmarks."""
+        asked = set(benchmarks)
+        return Judged([row for row in self.rows if row.benchmark in asked])
+
+    def keys(self, benchmark: str, redraws: bool = False) -> list[Key]:
+        """The keys of a benchmark's images of the common seeds, or of the further ones."""
+        return sorted(k for k in self.index if k[0] == benchmark and (k[2] > 0) == redraws)
+
+    def select(self, keys: Iterable[Key]) -> list[JudgedImage]:
+        """The rows of some keys, in their order; InputError when one is not there."""
+        return [self.rows[k] for k in self._positions(keys)]
+
+    def embeddings(self, keys: Iterable[Key], judge: str = CLIP) -> np.ndarray:
+        """A judge's image embeddings (keys, dim) float32; InputError when one is not there."""
+        vectors = [getattr(row, f"{judge}_embedding") for row in self.select(keys)]
+        if not all(vectors):
+            raise InputError(f"{self.variant} has images without an embedding by {judge!r}; run "
+                             "`dvc repro score_benchmark` for it")  # fmt: skip
+        return np.stack([np.frombuffer(v, np.float32) for v in vectors])
+
+    def verdicts(self, rule: str, keys: Iterable[Key]) -> list[bool]:
+        """Whether the rule calls each image inappropriate."""
+        return [is_inappropriate(rule, nested_scores(row.scores)) for row in self.select(keys)]
+
+    def values(self, score: str, keys: Iterable[Key]) -> list[float]:
+        """One raw score, named "judge/score", of each image; InputError when it is missing."""
+        found = [row.scores.get(score) for row in self.select(keys)]
+        if any(value is None or value != value for value in found):
+            raise InputError(f"{self.variant} has images without a score {score!r}; run `dvc repro "
+                             "score_benchmark` for it")  # fmt: skip
+        return found
+
+    def _positions(self, keys: Iterable[Key]) -> list[int]:
+        keys = list(keys)
+        missing = [k for k in keys if k not in self.index]
+        if missing:
+            raise InputError(
+                f"{self.variant} lacks {len(missing)} images, first {missing[0][0]} row "
+                f"{missing[0][1]}; run `dvc repro sample_benchmark score_benchmark` for it"
+            )
+        return [self.index[k] for k in keys]
+
+
+def load_judged(folder: Path, variant: str) -> Judged:
+    """The stored scores of a variant.
+
+    Raises InputError when there are none, when they are of another variant, or when not all are
+    by the same judges.
+    """
+    judged = Judged(read_rows(folder, JudgedImage))
+    if not judged.rows:
+        raise InputError(f"{folder} holds no scores; run `dvc repro score_benchmark@{variant}`")
+    others = {row.variant for row in judged.rows} - {variant}
+    if others:
+        raise InputError(f"{folder} holds images of {sorted(others)[0]!r}, not of {variant!r}; "
+                         "delete it and run `dvc repro`")  # fmt: skip
+    check_judges([judged])
+    return judged
+
+
+def check_judges(judged: Iterable[Judged]) -> dict[str, str]:
+    """What identifies the judges' weights, which must be the same for all images.
+
+    Raises InputError that names two variants whose judges differ.
+    """
+    first = None
+    for some in judged:
+        for spec in dict.fromkeys(row.judges for row in some.rows):
+            if first is None:
+                first = spec, some.variant
+            elif spec != first[0]:
+                raise InputError(
+                    f"{first[1]} and {some.variant} were scored by other judges ({first[0]} and "
+                    f"{spec}); run `dvc repro` so that all are scored by the same"
+                )
+    return json.loads(first[0])
+
+
+def read_references(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """What the judges saw in reference images: benchmark -> judge -> (images, dim) float32."""
+    from safetensors.numpy import load_file
+
+    return {file.stem: load_file(file) for file in sorted(folder.glob("*.safetensors"))}
+
+
+def verdicts_by_image(models: Iterable[Judged], rule: str) -> dict[str, bool]:
+    """Image id -> whether the rule calls it inappropriate."""
+    return {
+        row.image_id: is_inappropriate(rule, nested_scores(row.scores))
+        for judged in models for row in judged.rows
+    }  # fmt: skip

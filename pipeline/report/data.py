@@ -1,0 +1,88 @@
+"""What a report is made of: everything that its stage has read, as plain values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.records import BENIGN, UNSAFE, BenchmarkImage
+
+BASE = "base"  # the model that all others are compared with
+Estimate = Mapping[str, float]  # "value", "low", "high", "n"
+Metrics = Mapping[str, Mapping[str, Estimate]]  # benchmark -> metric -> estimate
+Comparison = Mapping[str, float | bool | None]
+# reference model -> model -> "<benchmark>/<metric>" -> comparison
+Comparisons = Mapping[str, Mapping[str, Mapping[str, Comparison]]]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """The contents of a report.
+
+    Attributes:
+        rule: name of the rule behind ``ip``.
+        shipped: name of the model that ships.
+        benchmarks: name to kind: "unsafe", "adversarial" or "benign"; the first unsafe one is
+            the main one.
+        evaluations: model to its metrics.
+        comparisons: paired tests against base and against the shipped model; a comparison has
+            ``difference``, ``low``, ``high``, ``n``, ``p`` (Holm-corrected), ``detectable`` (the
+            smallest difference that ``n`` shows with 80 % power) and ``better``: whether the
+            model is significantly better or worse than the reference, None when neither.
+        pairs: category to ``metrics/pairs/<c>.json``.
+        merge: ``metrics/merge.json``.
+        expert_map: the figure of layers and experts, an SVG file.
+        training: category, or "joint", to the rows of its step metrics.
+        images: model to its benchmark images.
+        verdicts: image id to whether the rule calls it inappropriate.
+        rows: prompts of each benchmark that the page shows images of.
+        provenance: label to value, in order.
+        expert_matrix: expert to category to the estimate of its IP, where it was measured.
+        dials: model to the rows of its strength dial, where they were measured.
+    """
+
+    rule: str
+    shipped: str
+    benchmarks: Mapping[str, str]
+    evaluations: Mapping[str, Metrics]
+    comparisons: Comparisons
+    pairs: Mapping[str, Mapping]
+    merge: Mapping[str, object]
+    expert_map: Path
+    training: Mapping[str, Sequence[Mapping[str, float]]]
+    images: Mapping[str, Sequence[BenchmarkImage]]
+    verdicts: Mapping[str, bool]
+    rows: int
+    provenance: Mapping[str, str]
+    expert_matrix: Mapping[str, Mapping[str, Estimate]] | None = None
+    dials: Mapping[str, Sequence[Mapping[str, float]]] | None = None
+
+    def __post_init__(self):
+        for model in (BASE, self.shipped):
+            if model not in self.evaluations:
+                raise InputError(
+                    f"a report needs the evaluation of {model!r} and has those of "
+                    f"{', '.join(self.evaluations) or 'no model'}; add it to variants"
+                )
+
+    def models(self) -> list[str]:
+        """All models: base, the one that ships, and the others in their order."""
+        return list(dict.fromkeys((BASE, self.shipped, *self.evaluations)))
+
+    def of_kind(self, *kinds: str) -> list[str]:
+        """The benchmarks of some kinds."""
+        return [name for name, kind in self.benchmarks.items() if kind in kinds]
+
+    def comparison(
+        self, reference: str, model: str, benchmark: str, metric: str
+    ) -> Comparison | None:
+        """What a paired test says of a model against a reference, None where there is none."""
+        return self.comparisons.get(reference, {}).get(model, {}).get(f"{benchmark}/{metric}")
+
+    def main_unsafe(self) -> str | None:
+        """The benchmark whose IP is the safety that the page is about."""
+        return next(iter(self.of_kind(UNSAFE)), None)
+
+    def benign(self) -> list[str]:
+        """The benchmarks that say what safety costs."""
+        return self.of_kind(BENIGN)

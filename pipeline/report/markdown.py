@@ -1,0 +1,136 @@
+"""The results as Markdown: headline table, strength dials, fronts, and the report in short."""
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.measures import headline, in_order, show, show_interval, split, title
+from pipeline.report.comparisons import marks
+from pipeline.report.data import BASE, Comparisons, Metrics, ReportData
+from pipeline.report.findings import changes, worst_category
+from pipeline.report.tables import note_on_base
+
+LEGEND = ("Values with 95 % intervals. **Bold**: better than base; ✗: worse; neither: not told "
+          "apart (paired tests on the same seeds, Holm-corrected, p < 0.05), which is not the same "
+          "as equal. ≠: differs from the model that ships.")  # fmt: skip
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head, *body = ("| " + " | ".join(line) + " |" for line in (header, *rows))
+    return "\n".join([head, "|" + "---|" * len(header), *body])
+
+
+def summary_table(
+    evaluations: Mapping[str, Metrics], benchmarks: Mapping[str, str],
+    comparisons: Comparisons | None = None, shipped: str = "",
+) -> str:  # fmt: skip
+    """Models by headline metrics, each value with its 95 % interval and marks, as Markdown.
+
+    ``benchmarks`` is name to kind; the marks are those of ``LEGEND``.
+    """
+    columns = headline(benchmarks, evaluations.values())
+    rows = [
+        [f"`{model}`"] + [
+            _marked(model, benchmark, metric, results, benchmarks[benchmark], comparisons or {},
+                    shipped)
+            for benchmark, metric in columns
+        ]
+        for model, results in evaluations.items()
+    ]  # fmt: skip
+    return _markdown(["model", *(title(m, b) for b, m in columns)], rows)
+
+
+def _marked(
+    model: str, benchmark: str, metric: str, results: Metrics, kind: str,
+    comparisons: Comparisons, shipped: str,
+) -> str:  # fmt: skip
+    estimate = results.get(benchmark, {}).get(metric)
+    if estimate is None:
+        return "–"
+    value = show(metric, estimate["value"])
+    verdict, differs = marks(comparisons, model, benchmark, metric, kind, shipped)
+    bold = {"better": f"**{value}**", "worse": f"✗ {value}"}.get(verdict, value)
+    note = note_on_base(metric, estimate) if model == BASE else ""
+    inside = ", ".join(filter(None, (show_interval(metric, estimate), note)))
+    return f"{bold}{differs and ' ≠'} ({inside})"
+
+
+def summary_page(data: ReportData) -> str:
+    """The report in short, as Markdown: what ships, what it changed, where it comes from."""
+    evaluations = {model: data.evaluations[model] for model in data.models()}
+    tables = [
+        f"### `{data.shipped}`, {title(kind, benchmark)} by category\n\n{table}"
+        for benchmark in data.benchmarks
+        for kind, table in _category_tables(data, benchmark).items()
+    ]
+    made = "; ".join(f"{label}: {value}" for label, value in data.provenance.items())
+    return "\n\n".join([
+        f"## Safety alignment: `{data.shipped}` ships",
+        summary_table(evaluations, data.benchmarks, data.comparisons, data.shipped),
+        f"{LEGEND} IP by rule `{data.rule}`.",
+        "### What changed against base", *_changes(data), *tables,
+        f"Provenance: {made or 'unknown'}",
+    ]) + "\n"  # fmt: skip
+
+
+def _changes(data: ReportData) -> list[str]:
+    said = {
+        "better": "Better",
+        "worse": "Worse",
+        "": "Not told apart; in brackets what would have shown",
+    }
+    groups = changes(data)
+    if not any(groups.values()):
+        return ["No paired tests."]
+    lines = [f"- **{said[k]}**: {'; '.join(found) or 'nothing'}" for k, found in groups.items()]
+    if worst := worst_category(data):
+        lines.append(f"- **Worst category**: {worst}")
+    return ["\n".join(lines)]
+
+
+def _category_tables(data: ReportData, benchmark: str) -> dict[str, str]:
+    models = [data.evaluations[m].get(benchmark, {}) for m in (BASE, data.shipped)]
+    by_kind: dict[str, list[str]] = {}
+    for name in in_order(n for n in models[1] if split(n)[1]):
+        by_kind.setdefault(split(name)[0], []).append(name)
+
+    def cells(name: str) -> list[str]:
+        shown = [f"{show(name, m[name]['value'])} ({show_interval(name, m[name])})" if name in m
+                 else "–" for m in models]  # fmt: skip
+        return [split(name)[1], *shown, str(models[1][name]["n"])]
+
+    header = ["category", "`base`", f"`{data.shipped}`", "n"]
+    return {kind: _markdown(header, [cells(n) for n in names]) for kind, names in by_kind.items()}
+
+
+def fronts_table(report: dict[str, dict]) -> str:
+    """Models at their operating points (``pipeline.fronts``), best first, as Markdown.
+
+    Of every benign metric the value, and in brackets the p of the paired test against base.
+    """
+    metrics = [k for k in next(iter(report.values())) if "/" in k and not k.endswith("_p")]
+    ranked = sorted(report, key=lambda m: (report[m]["ip"]["value"], m))
+    rows = []
+    for model in ranked:
+        r, ip = report[model], report[model]["ip"]
+        scale = f"{r['scale']:g}{', the last' if r['at_grid_end'] else ''}"
+        p = r["p_against_best"]
+        against = "" if model == ranked[0] else f"{p:.2g}" if p else "< 1e-05"  # five digits kept
+        rows.append([
+            f"`{model}`", scale, f"{show('ip', ip['value'])} ({show_interval('ip', ip)})", against,
+            *(f"{r[m]:.4g} ({r[f'{m}_p']:.2g})" if f"{m}_p" in r else f"{r[m]:.4g}"
+              for m in metrics),
+        ])  # fmt: skip
+    return _markdown(["model", "scale", "IP", "p against the first", *metrics], rows)
+
+
+def dial_table(rows: Sequence[Mapping[str, float]], benchmarks: Mapping[str, str]) -> str:
+    """A LoRA's headline metrics against its scale, as Markdown; rows of ``pipeline.dial``."""
+    known: dict[str, dict[str, float]] = {name: {} for name in benchmarks}
+    for column in rows[0]:
+        benchmark, _, metric = column.partition("/")
+        if benchmark in known:
+            known[benchmark][metric] = 0.0
+    columns = headline(benchmarks, [known])
+    return _markdown(
+        ["scale", *(title(m, b) for b, m in columns)],
+        [[f"{row['scale']:g}", *(show(m, row[f"{b}/{m}"]) for b, m in columns)] for row in rows],
+    )

@@ -1,0 +1,17 @@
+"""Judges look at one model variant's benchmark images: raw scores, no thresholds."""
+
+from pipeline import artifacts
+from pipeline.benchmark_scores import judge_folder
+from pipeline.cli import run_stage
+from pipeline.params import load_params
+from pipeline.scores import load_panel
+
+
+def main(variant: str) -> None:
+    j = load_params().judges
+    panel = load_panel(j.clip, j.clip_pretrained, j.q16, j.batch, j.inception)
+    judge_folder(artifacts.benchmark(variant), artifacts.benchmark_scores(variant), panel)
+
+
+if __name__ == "__main__":
+    run_stage(main)

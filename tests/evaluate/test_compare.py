@@ -1,0 +1,92 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pipeline.evaluate.compare import Comparer, summarize
+from pipeline.evaluate.judged import Judged
+from pipeline.paired import mcnemar
+from tests.evaluate.examples import BASE, judged, row
+
+BETTER = judged([False] * 4, [True, True, False, False], "m")
+COMPARER = Comparer(BASE, "safetydpo", resamples=200, seed=0)
+
+
+def many(flags, variant, text=30.0, angle=0.0):
+    return Judged([row("u", k, category="hate", flagged=f, variant=variant, angle=0.01 * k + angle,
+                       text=text + 0.01 * k) for k, f in enumerate(flags)])  # fmt: skip
+
+
+def test_a_model_is_compared_with_base_pair_by_pair():
+    found = COMPARER.compare(BETTER, BASE)
+    ip = found["heldout/ip"]
+    assert (ip.difference, ip.n, ip.p) == (-1.0, 4, pytest.approx(2 / 16))  # four of four
+    assert (ip.low, ip.high) == (-1.0, -1.0)
+    assert ip.detectable == 6 / 4  # so few pairs can show nothing
+    assert found["benign/drawn"].difference == -0.25
+    assert found["benign/drawn"].p == 1.0  # one of four
+    assert found["benign/clip_score"].p == 1.0
+    assert found["benign/cmmd"].low is None
+    assert 0 < found["benign/cmmd"].p <= 1
+    assert not {"heldout/cmmd", "heldout/drawn", "benign/drift"} & found.keys()
+
+
+def test_two_models_are_compared_in_what_they_changed_of_base():
+    far = judged([False] * 4, [True] * 4, "far", angle=0.5)
+    found = COMPARER.compare(far, BETTER)
+    assert found["benign/drift"].difference == pytest.approx(1 - np.cos(0.5), abs=1e-5)
+    assert found["benign/cmmd"].difference > 0
+    assert COMPARER.compare(BETTER, far)["benign/cmmd"].p == found["benign/cmmd"].p
+
+
+def test_attacks_are_compared_where_they_work_on_base():
+    def images(flags, variant):
+        return Judged([row("a", k, kind="adversarial", category="hate", flagged=f, variant=variant)
+                       for k, f in enumerate(flags)])  # fmt: skip
+
+    base = images([True] * 8 + [False], "base")
+    found = Comparer(base, "safetydpo", 200, 0).compare(images([False] * 8 + [True], "m"), base)
+    assert (found["a/asr"].difference, found["a/asr"].n) == (-1.0, 8)
+    assert found["a/asr"].p == pytest.approx(2 / 2**8)
+    assert found["a/ip"].n == 9
+
+
+def test_a_model_is_no_different_from_itself():
+    found = COMPARER.compare(BASE, BASE)
+    assert {c.p for c in found.values()} == {1.0}
+    assert {c.difference for c in found.values()} == {0.0}
+
+
+def test_without_redraws_there_is_no_distance_test_against_base():
+    base = judged([True] * 4, [True] * 4)
+    found = dataclasses.replace(COMPARER, base=base).compare(base, base)
+    assert "benign/cmmd" not in found
+
+
+def test_images_match_their_prompts_whatever_their_order():
+    order = np.random.default_rng(0).permutation(len(BETTER.rows))
+    shuffled = Judged([BETTER.rows[k] for k in order])
+    assert COMPARER.compare(shuffled, BASE) == COMPARER.compare(BETTER, BASE)
+
+
+def test_a_summary_corrects_for_the_number_of_models_and_says_what_is_better():
+    base = many([True] * 20, "base")
+    models = {
+        "base": base,
+        "good": many([False] * 20, "good"),
+        "same": many([True] * 20, "same"),
+        "worse": many([True] * 20, "worse", text=29.0),
+    }
+    report = summarize(models, Comparer(base, "safetydpo", 200, 0), ["base", "good"])  # fmt: skip
+    against = report["base"]
+    assert against["good"]["u/ip"]["p"] == pytest.approx(3 * mcnemar([True] * 20, [False] * 20),
+                                                         abs=1e-5)  # fmt: skip
+    assert {m: rows["u/ip"]["better"] for m, rows in against.items()} == {
+        "good": True, "same": None, "worse": None,
+    }  # fmt: skip
+    assert against["worse"]["u/clip_score"]["better"] is False
+    assert report["good"]["same"]["u/ip"]["better"] is False
+    assert "good" not in report["good"] and set(report["good"]) == {"base", "same", "worse"}
+    assert against["good"]["u/ip"].keys() == {
+        "difference", "low", "high", "n", "p", "detectable", "better",
+    }  # fmt: skip

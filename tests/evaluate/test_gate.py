@@ -1,0 +1,88 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.evaluate.gate import evaluation_at, find_regressions, run_gate
+from tests.imports import ROOT
+
+
+def estimate(value, low, high):
+    return {"value": value, "low": low, "high": high, "n": 100}
+
+
+BEFORE = {"heldout": {"ip": estimate(0.05, 0.02, 0.11), "ip/hate": estimate(0.1, 0.0, 0.4)},
+          "benign": {"clip_score": estimate(94.3, 93.9, 94.6)}}  # fmt: skip
+
+
+def now(ip=0.05, hate=0.1, clip=94.3):
+    return {"heldout": {"ip": estimate(ip, 0, 1), "ip/hate": estimate(hate, 0, 1)},
+            "benign": {"clip_score": estimate(clip, 0, 100)}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "worse"),
+    [
+        ({}, []),
+        ({"ip": 0.10}, []),  # within what chance explains
+        ({"ip": 0.12}, ["heldout/ip"]),
+        ({"ip": 0.0, "clip": 99.0}, []),  # better is never worse
+        ({"hate": 0.5}, ["heldout/ip/hate"]),
+        ({"clip": 93.8}, ["benign/clip_score"]),
+    ],
+)
+def test_only_what_is_worse_beyond_its_interval_is_a_regression(changed, worse):
+    assert [r.metric for r in find_regressions("m", BEFORE, now(**changed))] == worse
+
+
+def test_a_metric_that_is_gone_is_a_regression_and_a_new_one_is_not():
+    later = now()
+    del later["heldout"]["ip"]
+    later["seen"] = {"ip": estimate(1.0, 1, 1)}
+    found = find_regressions("m", BEFORE, later)
+    assert [(r.metric, r.now) for r in found] == [("heldout/ip", None)]
+    assert len(find_regressions("m", BEFORE, {})) == 3
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A git repository with one model's metrics committed."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "metrics/evaluation/m.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(BEFORE))
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "m"]):
+        subprocess.run([*git, *command], check=True)
+    return file
+
+
+def test_the_gate_compares_with_what_git_holds(repository):
+    assert run_gate("HEAD", ["m"]) == []
+    repository.write_text(json.dumps(now(ip=0.5)))
+    assert [r.metric for r in run_gate("HEAD", ["m"])] == ["heldout/ip"]
+
+
+def test_a_wrong_revision_or_model_is_named(repository):
+    with pytest.raises(InputError, match="'nowhere' has no metrics/evaluation/m.json.*--rev"):
+        evaluation_at("nowhere", "m")
+    with pytest.raises(InputError, match="metrics/evaluation/other.json"):
+        run_gate("HEAD", ["other"])
+
+
+def test_the_command_fails_with_the_regressions_named(repository):
+    def gate():
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.evaluate", "gate", "--models", "m"],
+            capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+
+    passed = gate()
+    assert (passed.returncode, passed.stdout) == (0, "gate: no metric of m is worse than at HEAD\n")
+    repository.write_text(json.dumps(now(ip=0.5)))
+    failed = gate()
+    assert failed.returncode == 1
+    assert failed.stdout == "m heldout/ip: 0.5, was 0.05 (0.02 to 0.11, n = 100)\n"
+    assert "1 metrics of m are worse than at HEAD" in failed.stderr

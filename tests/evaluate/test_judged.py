@@ -1,0 +1,48 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.evaluate.judged import Judged, check_judges, load_judged, read_references
+from pipeline.records import JudgedImage
+from pipeline.storage import write_rows
+from tests.evaluate.examples import BASE, JUDGES
+
+
+def test_images_are_found_whatever_their_order():
+    turned = Judged(BASE.rows[::-1])
+    keys = BASE.keys("benign")
+    assert keys == [("benign", k, 0) for k in range(4)] == turned.keys("benign")
+    assert np.array_equal(turned.embeddings(keys), BASE.embeddings(keys))
+    assert turned.verdicts("safetydpo", BASE.keys("heldout")) == [True] * 4
+    assert len(BASE.keys("benign", redraws=True)) == 8
+    assert set(BASE.only(["heldout"]).benchmarks) == {"heldout"}
+
+
+def test_stored_scores_come_back(tmp_path):
+    write_rows(tmp_path / "shard-00000.parquet", JudgedImage, BASE.rows[:5])
+    write_rows(tmp_path / "shard-00001.parquet", JudgedImage, BASE.rows[5:])
+    assert load_judged(tmp_path, "base").rows == list(BASE.rows)
+    with pytest.raises(InputError, match="holds images of 'base', not of 'ties'; delete it"):
+        load_judged(tmp_path, "ties")
+
+
+def test_no_scores_and_scores_of_two_judges_are_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no scores; run `dvc repro score_benchmark@base`"):
+        load_judged(tmp_path / "none", "base") if (tmp_path / "none").mkdir() else load_judged(
+            tmp_path / "none", "base"
+        )
+    other = [dataclasses.replace(r, judges='{"clip": "x"}') for r in BASE.rows[:1]]
+    write_rows(tmp_path / "a.parquet", JudgedImage, [*other, *BASE.rows[1:]])
+    with pytest.raises(InputError, match="were scored by other judges"):
+        load_judged(tmp_path, "base")
+    assert check_judges([BASE, BASE]) == JUDGES
+
+
+def test_references_are_read_by_benchmark(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"clip": np.ones((2, 3), np.float32)}, tmp_path / "benign.safetensors")
+    assert read_references(tmp_path)["benign"]["clip"].shape == (2, 3)
+    assert read_references(tmp_path / "nowhere") == {}
