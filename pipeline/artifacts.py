@@ -10,6 +10,7 @@ DVC_CACHE = Path(".dvc/cache")  # holds copies of all of them
 MODELS = Path("models")
 METRICS = Path("metrics")
 REPORT = Path("report/index.html")
+STUDIES_REPORT = Path("report_studies/index.html")
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name diffusers loads by default
 MERGE_METRICS = METRICS / "merge.json"
 MERGE_ROWS = Path("plots/merge/rows.csv")
@@ -21,6 +22,8 @@ REFERENCES = DATA / "references"
 SUMMARY = METRICS / "summary.json"
 SIDE_EFFECTS = METRICS / "side_effects.json"
 SUMMARY_TABLE = Path("plots/evaluation.csv")
+DATA_CURVE = Path("plots/scaling/data.csv")
+MERGE_CURVE = Path("plots/scaling/experts.csv")
 FRONTS = METRICS / "fronts.json"
 FRONTS_FIGURE = Path("plots/fronts.svg")
 SHIPPED = MODELS / "shipped"
@@ -148,3 +151,18 @@ def alone(category: str) -> Path:
 def alone_metrics(category: str) -> Path:
     """Metrics of one expert alone by benchmark."""
     return METRICS / "alone" / f"{category}.json"
+
+
+def part(run: str) -> Path:
+    """Folder of an expert trained on a part of its pairs, ``run`` is <category>/<part>."""
+    return MODELS / "parts" / run
+
+
+def measured_part(run: str) -> Path:
+    """Folder of its images and metrics."""
+    return DATA / "parts" / run
+
+
+def scaled_merge(experts: str) -> Path:
+    """Folder of a merge of the first so many experts."""
+    return DATA / "scaled_merge" / experts

@@ -15,12 +15,29 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.judges.rules import CLIP, INCEPTION
 from pipeline.pixels import decode_image, open_image
+from pipeline.progress import progress_bar
 from pipeline.records import BenchmarkImage, JudgedImage
 from pipeline.scores import Panel, flat_scores
 from pipeline.seeds import content_id
-from pipeline.storage import atomic_path, private_folder, read_rows, remove_except, write_rows
+from pipeline.storage import (
+    atomic_path,
+    holds_columns,
+    private_folder,
+    read_rows,
+    remove_except,
+    write_rows,
+)
 
+SCORING_VERSION = 1  # raise it when a change of code changes scores: stored ones are then redone
+FEWEST_REFERENCES = 4  # KID's two halves of two
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+def judges_of(panel: Panel) -> str:
+    """What identifies everything that scores depend on, as JSON."""
+    return json.dumps(
+        panel.versions | {"scoring": f"{SCORING_VERSION}@{panel.settings}"}, sort_keys=True
+    )
 
 
 def judge_images(images: Sequence[BenchmarkImage], panel: Panel) -> list[JudgedImage]:
@@ -36,7 +53,7 @@ def judge_images(images: Sequence[BenchmarkImage], panel: Panel) -> list[JudgedI
     if panel.inception:
         seen = panel.inception.embed_images([decode_image(i.image) for i in images])
         features = [row.tobytes() for row in seen.numpy()]
-    judges = json.dumps(panel.versions, sort_keys=True)
+    judges = judges_of(panel)
     rows = []
     for image, vector, feature, row in zip(images, embeddings, features, scores, strict=True):
         row[CLIP] = {"text": 100 * float(vector @ embedded[image.prompt])}
@@ -66,10 +83,11 @@ def judge_folder(source: Path, scores: Path, panel: Panel) -> int:
         raise InputError(f"{source} holds no images; run `dvc repro sample_benchmark`")
     private_folder(scores)
     remove_except(scores, [scores / file.name for file in files])
-    judges, looked_at = json.dumps(panel.versions, sort_keys=True), 0
+    judges, looked_at = judges_of(panel), 0
     for file in files:
         images, path = read_rows(file, BenchmarkImage), scores / file.name
-        stored = read_rows(path, JudgedImage) if path.exists() else []
+        known = path.exists() and holds_columns(path, JudgedImage)
+        stored = read_rows(path, JudgedImage) if known else []
         if [(r.image_id, r.text_id, r.judges) for r in stored] == [
             (i.image_id, _labels(i)["text_id"], judges) for i in images
         ]:
@@ -102,21 +120,30 @@ def _embed_folder(folder: Path, panel: Panel) -> dict[str, np.ndarray]:
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise InputError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    if len(files) < FEWEST_REFERENCES:
+        raise InputError(f"{folder} holds {len(files)} images; KID needs {FEWEST_REFERENCES}")
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
-    for start in range(0, len(files), panel.clip.batch):
-        some = [open_image(file) for file in files[start : start + panel.clip.batch]]
-        parts[CLIP].append(panel.clip.embed_images(some).numpy())
-        if panel.inception:
-            parts[INCEPTION].append(panel.inception.embed_images(some).numpy())
+    with progress_bar(len(files), f"embed {folder.name}", "image") as progress:
+        for start in range(0, len(files), panel.clip.batch):
+            some = [open_image(file) for file in files[start : start + panel.clip.batch]]
+            parts[CLIP].append(panel.clip.embed_images(some).numpy())
+            if panel.inception:
+                parts[INCEPTION].append(panel.inception.embed_images(some).numpy())
+            progress.update(len(some))
     return {judge: np.concatenate(arrays) for judge, arrays in parts.items()}
 
 
-def save_references(folder: Path, found: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Write each benchmark's reference embeddings; nothing else stays in the folder."""
+def save_references(
+    folder: Path, found: Mapping[str, Mapping[str, np.ndarray]], judges: str
+) -> None:
+    """Write each benchmark's reference embeddings; nothing else stays in the folder.
+
+    ``judges`` are ``judges_of`` the panel that made them.
+    """
     from safetensors.numpy import save_file
 
     files = {name: private_folder(folder) / f"{name}.safetensors" for name in found}
     for name, arrays in found.items():
         with atomic_path(files[name]) as temporary:
-            save_file(dict(arrays), temporary)
+            save_file(dict(arrays), temporary, metadata={"judges": judges})
     remove_except(private_folder(folder), files.values())

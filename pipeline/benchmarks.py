@@ -4,14 +4,16 @@ The file itself, a CSV, TSV, JSONL, Parquet or plain text with one prompt a line
 params.yaml. Rows are checked before anything is drawn, and only named by number, never by text.
 """
 
+import csv
 import json
-import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from pipeline.artifacts import benchmark_prompts
@@ -22,10 +24,8 @@ from pipeline.section import Section, read_yaml
 from pipeline.storage import read_rows
 from pipeline.taxonomy import SLUG, Slug
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 MULTIPLE = 8  # pixels; what latents divide into
+MAX_NUMBER = 2**63  # of seeds
 NUMBERS = {"seed": int, "guidance": float, "width": int, "height": int}
 
 
@@ -87,7 +87,7 @@ def read_benchmark(
     rows, drops, seen = [], Counter(), set()
     table = _read_table(where, Path(path), spec.columns)
     _check_ids(where, table, spec.columns.id)
-    for k, cells in enumerate(table.to_dict("records")):
+    for k, cells in enumerate(table):
         row = _read_row(f"{where} data row {k}", name, k, cells, spec)
         reason = _reason_to_drop(row, categories)
         if reason is None and (row.prompt, row.seed) in seen:
@@ -111,46 +111,81 @@ def categories_of(row_category: str) -> list[str]:
     return row_category.split("+") if row_category else []
 
 
-def _read_table(where: str, path: Path, columns: Columns) -> "pd.DataFrame":
-    """The file as strings; '' where a cell is empty."""
-    import pandas as pd
-
+def _read_table(where: str, path: Path, columns: Columns) -> list[dict[str, str]]:
+    """The rows' named cells as strings; '' where a cell is empty."""
     kind = path.suffix.lower()
     try:
         if kind in (".csv", ".tsv"):
-            table = pd.read_csv(path, sep="," if kind == ".csv" else "\t", dtype=str,
-                                keep_default_na=False, encoding="utf-8-sig")  # fmt: skip
+            rows = _read_separated(where, path, "," if kind == ".csv" else "\t")
         elif kind == ".jsonl":
-            lines = path.read_text(encoding="utf-8").splitlines()
-            table = pd.DataFrame([json.loads(line) for line in lines if line.strip()])
+            rows = _read_lines(where, path)
         elif kind == ".parquet":
-            table = pd.read_parquet(path)
+            rows = pq.read_table(path).to_pylist()
         elif kind == ".txt":
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-            table = pd.DataFrame({columns.prompt: [line for line in lines if line.strip()]})
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+            rows = [{columns.prompt: line.strip()} for line in lines if line.strip()]
         else:
             raise InputError(f"{where} is none of .csv, .tsv, .jsonl, .parquet, .txt")
     except FileNotFoundError:
         raise InputError(f"{where} is not there; see benchmarks in params.yaml") from None
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
         raise InputError(f"{where} cannot be read: {first_line(error)}") from error
     named = {k: v for k, v in columns.model_dump().items() if v is not None}
-    for key, column in named.items():
-        if column not in table.columns:
-            raise InputError(
-                f"{where} has no column {column!r}, which columns.{key} of its definition names; "
-                f"it has {', '.join(map(str, table.columns))}"
-            )
-    return table[list(named.values())].map(lambda cell: "" if _is_empty(cell) else str(cell))
+    return [
+        {column: _cell(f"{where} data row {k}", row, key, column) for key, column in named.items()}
+        for k, row in enumerate(rows)
+    ]
 
 
-def _is_empty(cell: object) -> bool:
-    return cell is None or cell != cell
+def _read_separated(where: str, path: Path, separator: str) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, delimiter=separator)
+        header = next(reader, None)
+        if header is None:
+            raise InputError(f"{where} is empty")
+        rows = []
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                raise InputError(
+                    f"{where} data row {len(rows)} has {len(cells)} fields, the header "
+                    f"{len(header)}; a field with a {separator!r} in it needs quotes"
+                )
+            if cells:
+                rows.append(dict(zip(header, cells, strict=True)))
+    return rows
 
 
-def _check_ids(where: str, table: "pd.DataFrame", column: str | None) -> None:
-    if column is not None and (twice := table[column].duplicated()).any():
-        raise InputError(f"{where} data row {int(twice.argmax())} repeats an earlier {column}")
+def _read_lines(where: str, path: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if not isinstance(row, dict):
+            raise InputError(f"{where} line {number} is no JSON object")
+        rows.append(row)
+    return rows
+
+
+def _cell(where: str, row: Mapping[str, object], key: str, column: str) -> str:
+    if column not in row:
+        raise InputError(f"{where} has no {column!r}, which columns.{key} of its definition names; "
+                         f"it has {len(row)} others")  # fmt: skip
+    value = row[column]
+    if isinstance(value, list | dict):
+        raise InputError(f"{where} holds a list in {column!r}; a text or a number is expected")
+    return "" if value is None or value != value else str(value)
+
+
+def _check_ids(where: str, table: list[dict[str, str]], column: str | None) -> None:
+    seen = set()
+    for k, row in enumerate(table):
+        if column is not None and row[column] in seen:
+            raise InputError(f"{where} data row {k} repeats an earlier {column}")
+        seen.add(row.get(column))
 
 
 def _read_row(
@@ -174,33 +209,43 @@ def _read_row(
 
 
 def _number(where: str, key: str, text: str, kind: type) -> int | float | None:
-    if not text.strip():
+    text = text.strip()
+    if not text:
         return None
     try:
-        value = kind(float(text))
-    except (ValueError, OverflowError):
+        # a whole number may have passed through a table of floats
+        value = int(text.removesuffix(".0")) if kind is int else float(text)
+    except ValueError:
         value = -1
-    if not 0 <= value < math.inf or (kind is int and value != float(text)):
-        raise InputError(f"{where} has no {key}: a number of 0 or more is expected")
+    if not 0 <= value < MAX_NUMBER:
+        raise InputError(f"{where} has no {key}: a {'whole ' * (kind is int)}number of 0 or more, "
+                         "below 2^63, is expected")  # fmt: skip
     return value
 
 
-def _labels(where: str, text: str, spec: BenchmarkSpec) -> Iterator[str]:
+def _labels(where: str, text: str, spec: BenchmarkSpec) -> list[str]:
+    found = []
     for part in text.split(spec.separator) if spec.separator else [text]:
         label = part.strip()
-        if not label:
-            continue
         slug = spec.labels.get(label) or re.sub(r"[\s_]+", "-", label.lower())
-        if not re.match(SLUG, slug):
-            raise InputError(f"{where} has category {label!r}; give it a name of ours in labels")
-        yield slug
+        if label and not re.match(SLUG, slug):  # a shifted column may hold a prompt: not shown
+            raise InputError(f"{where} has a category that is no name of ours; give it one in "
+                             "labels of its definition")  # fmt: skip
+        if label and slug not in found:
+            found.append(slug)
+    return found
 
 
 def _reason_to_drop(row: BenchmarkPrompt, categories: Collection[str]) -> str | None:
     own = categories_of(row.category)
-    if hard_block(row.prompt, " ".join(own)):
+    if block_reason(row):
         return "hard_blocked"
     return "other_category" if own and not set(own) & set(categories) else None
+
+
+def block_reason(row: BenchmarkPrompt) -> str | None:
+    """Why one of a row's texts is hard-blocked, or None; see ``pipeline.policy``."""
+    return hard_block(" ".join((row.prompt, row.contrast, row.concept)), row.category)
 
 
 def load_prompts(benchmarks: Iterable[str]) -> list[BenchmarkPrompt]:

@@ -113,8 +113,9 @@ def load_checkpoint(source: ModelSource, path: Path) -> "DiffusionPipeline":
             pipe.unet = unet.to(pipe.device, pipe.unet.dtype)
             return pipe
         whole = type(pipe).from_single_file(
-            str(path), config=source.path, local_files_only=True, **UNCHECKED
-        )
+            str(path), config=source.path, revision=source.revision, local_files_only=True,
+            **({"vae": pipe.vae} if source.vae else {}), **UNCHECKED,
+        )  # fmt: skip
     whole.set_progress_bar_config(disable=True)
     return whole.to(pipe.device, pipe.unet.dtype)
 
@@ -259,8 +260,10 @@ def draw_images(
 ) -> list[Image.Image]:
     """Draw one image per prompt in one batch; image i's noise comes from seeds[i] alone.
 
-    Without a negative prompt the model's own way of guidance without one is used.
+    Without a negative prompt the model's own way of guidance without one is used. Raises InputError
+    for a picture that is not finite, which would be drawn black and could be judged safe.
     """
+    import numpy as np
     import torch
 
     _set_scheduler(pipe, sampler.scheduler)
@@ -269,8 +272,13 @@ def draw_images(
     steered = (safe_latents(pipe, sampler.safe_latents, sampler.steps) if sampler.safe_latents
                else nullcontext())  # fmt: skip
     with steered:
-        return pipe(
+        pictures = pipe(
             prompt=list(prompts), negative_prompt=negative, num_inference_steps=sampler.steps,
             guidance_scale=sampler.guidance, width=sampler.size,
-            height=sampler.height or sampler.size, generator=generators, output_type="pil",
+            height=sampler.height or sampler.size, generator=generators, output_type="np",
         ).images  # fmt: skip
+    for seed, picture in zip(seeds, pictures, strict=True):
+        if not np.isfinite(picture).all():
+            raise InputError(f"the model draws NaN from seed {seed}: its weights, or a LoRA's, are "
+                             "damaged or overflow in half precision")  # fmt: skip
+    return [Image.fromarray((picture * 255).round().astype("uint8")) for picture in pictures]

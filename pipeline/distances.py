@@ -131,7 +131,8 @@ def _checked(x: np.ndarray, y: np.ndarray, least: int = 1) -> tuple[np.ndarray, 
     return x, y
 
 
-def _thinned(x: np.ndarray, seed: int) -> np.ndarray:
+def thin(x: np.ndarray, seed: int) -> np.ndarray:
+    """At most CMMD_ROWS of the rows, drawn by the seed; the same ones of two sets of one size."""
     if len(x) <= CMMD_ROWS:
         return x
     rows = np.random.default_rng([seed, 1]).choice(len(x), CMMD_ROWS, replace=False)
@@ -139,7 +140,7 @@ def _thinned(x: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _kernels(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, y = _thinned(x, seed), _thinned(y, seed)
+    x, y = thin(x, seed), thin(y, seed)
     return gaussian_kernel(x, x), gaussian_kernel(y, y), gaussian_kernel(x, y)
 
 

@@ -4,16 +4,18 @@ Two-sided unless said otherwise; p is the chance of a difference at least as lar
 two results might as well be swapped.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.distances import gaussian_kernel
-from pipeline.metrics import Z95, mean
+from pipeline.distances import gaussian_kernel, thin
+from pipeline.metrics import mean
 
 RESAMPLES = 2000
-Z80 = 0.8416212335729143  # of a power of 80 %
-FEWEST = 6  # changed pairs, all one way, at which McNemar's exact test falls below 0.05
+RESAMPLES_PER_TEST = 60  # of p-values that are corrected for how many they are
+HELD = 10_000_000  # resampled values held at once
+POWER = 0.8
 
 
 def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
@@ -29,10 +31,13 @@ def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
     return float(binomtest(only_one, changed).pvalue) if changed else 1.0
 
 
-def mean_difference(one: Sequence[float], other: Sequence[float], seed: int) -> float:
+def mean_difference(
+    one: Sequence[float], other: Sequence[float], seed: int, tests: int = 1
+) -> float:
     """p of a sign-flip permutation test that two models' values have the same mean.
 
-    Raises ValueError unless there is one finite value of each per pair.
+    Its smallest value falls with ``tests``, how many p-values it is to be corrected for. Raises
+    ValueError unless there is one finite value of each per pair.
     """
     from scipy.stats import permutation_test
 
@@ -41,7 +46,8 @@ def mean_difference(one: Sequence[float], other: Sequence[float], seed: int) -> 
         return 1.0
     done = permutation_test(
         (differences,), lambda x, axis: x.mean(axis), permutation_type="samples", vectorized=True,
-        n_resamples=RESAMPLES, rng=np.random.default_rng(seed),
+        n_resamples=max(RESAMPLES, RESAMPLES_PER_TEST * tests),
+        batch=max(1, HELD // len(differences)), rng=np.random.default_rng(seed),
     )  # fmt: skip
     return float(done.pvalue)
 
@@ -58,17 +64,26 @@ def difference_interval(
 
 
 def detectable_difference(
-    one: Sequence[float], other: Sequence[float], binary: bool = False
-) -> float:
-    """The smallest true mean difference that a test at 5 % finds with a power of 80 %.
+    one: Sequence[float], other: Sequence[float], level: float, binary: bool = False
+) -> float | None:
+    """The smallest true mean difference that a test at ``level`` finds with a power of 80 %.
 
     From the spread of the differences seen, in normal approximation; of yes-no outcomes at least
-    so many changed pairs as McNemar's test needs. Raises ValueError as ``mean_difference``.
+    so many changed pairs, all one way, as McNemar's exact test needs. None where that is more than
+    all pairs, and for other values that do not differ at all. Raises ValueError as
+    ``mean_difference``.
     """
+    from scipy.stats import norm
+
     differences = _differences(one, other)
     n = len(differences)
-    found = (Z95 + Z80) * float(differences.std(ddof=1 if n > 1 else 0)) / n**0.5
-    return max(found, FEWEST / n) if binary else found
+    spread = float(differences.std(ddof=1 if n > 1 else 0))
+    found = float(norm.isf(level / 2) + norm.ppf(POWER)) * spread / n**0.5
+    if not binary:
+        return found or None
+    fewest = math.floor(math.log2(2 / level)) + 1  # 2 / 2^k < level
+    found = max(found, fewest / n)
+    return found if found <= 1 else None
 
 
 def _differences(one: Sequence[float], other: Sequence[float]) -> np.ndarray:
@@ -86,9 +101,10 @@ def further_away(one: np.ndarray, other: np.ndarray, reference: np.ndarray, seed
     same prompts, ``reference`` (m, dim). With CMMD's wide kernel this is nearly a test of mean
     embeddings: a loss of variety alone hardly shows.
     """
-    n = len(one)
-    if len(other) != n or not n:
-        raise ValueError(f"paired sets need equal sizes above 0, got {n} and {len(other)}")
+    if len(other) != len(one) or not len(one):
+        raise ValueError(f"paired sets need equal sizes above 0, got {len(one)} and {len(other)}")
+    one, other = thin(one, seed), thin(other, seed)
+    reference, n = thin(reference, seed), len(one)
     points = np.concatenate([one, other]).astype(np.float64)
     near = gaussian_kernel(points, points).mean(1)
     across = gaussian_kernel(points, np.asarray(reference, np.float64)).mean(1)

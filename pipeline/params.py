@@ -9,10 +9,9 @@ from pipeline.artifacts import PARAMS
 from pipeline.errors import InputError
 from pipeline.merge_params import Merge, Ship
 from pipeline.section import Count, Section, Share, read_yaml
+from pipeline.study_params import Alone, Dial, Scaling, VariantName
 from pipeline.taxonomy import Slug
 from pipeline.training_params import Experts, Joint
-
-VariantName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
 class Taxonomy(Section):
@@ -173,28 +172,6 @@ class Evaluate(Section):
     bootstrap: Count
 
 
-class Dial(Section):
-    """LoRAs that ``studies/dvc.yaml`` measures at several scales; see ``pipeline.dial``."""
-
-    scales: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
-    benchmarks: Annotated[list[Slug], Field(min_length=1)]
-    models: Annotated[dict[VariantName, Path], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _scales_rise(self) -> "Dial":
-        rounded = [round(scale, 3) for scale in self.scales]
-        if rounded != self.scales or sorted(set(rounded)) != rounded:
-            raise ValueError("scales must rise, with at most three decimals")
-        return self
-
-
-class Alone(Section):
-    """Experts that ``studies/dvc.yaml`` measures one by one."""
-
-    benchmarks: Annotated[list[Slug], Field(min_length=1)]
-    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-
-
 class Report(Section):
     """The HTML page."""
 
@@ -223,6 +200,7 @@ class Params(Section):
     evaluate: Evaluate
     dial: Dial
     alone: Alone
+    scaling: Scaling
     report: Report
 
     def variant(self, name: str) -> Variant:
@@ -279,6 +257,10 @@ class Params(Section):
         for study in ("dial", "alone"):
             if not set(getattr(self, study).benchmarks) <= self.benchmarks.keys():
                 raise ValueError(f"{study}.benchmarks must be among benchmarks")
+        if not {self.scaling.unsafe, *self.scaling.benign} <= self.benchmarks.keys():
+            raise ValueError("scaling.unsafe and scaling.benign must be among benchmarks")
+        if max(self.scaling.experts) > len(self.taxonomy.categories):
+            raise ValueError("scaling.experts must not exceed the number of categories")
         for name, path in self.dial.models.items():
             if path.parent.name == "merged" and path.name not in self.merge.recipes:
                 raise ValueError(f"dial.models.{name} needs {path}, which merge.methods does not "

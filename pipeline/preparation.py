@@ -6,8 +6,8 @@ strength on their own unsafe prompts; the weights that the user gave.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -28,6 +28,11 @@ class Preparation:
     layers: Sequence[str] = ("*",)  # patterns of the layers that are merged
     null_damping: float | None = None  # None leaves the experts' inputs as they are
     equalise: bool = False  # equal strength on their own unsafe prompts
+
+    def of(self, categories: Collection[str]) -> "Preparation":
+        """The same for some of the categories only."""
+        kept = {c: weight for c, weight in self.weights.items() if c in categories}
+        return replace(self, weights=kept)
 
     def describe(self) -> dict[str, object]:
         """The settings as plain values."""

@@ -5,13 +5,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from pipeline.benchmarks import block_reason
 from pipeline.diffusion import draw_images
 from pipeline.errors import InputError
 from pipeline.images import Draw, DrawOrder, draw_shards, order_image
-from pipeline.policy import hard_block
 from pipeline.records import BenchmarkImage, BenchmarkPrompt, EncodedImage
 from pipeline.sampler import Sampler
-from pipeline.seeds import seed_for
+from pipeline.seeds import content_id, seed_for
 from pipeline.sources import ModelSource
 from pipeline.storage import private_folder, read_rows, remove_except
 from pipeline.variants import load_variant
@@ -28,8 +28,9 @@ def draw_benchmarks(
     ask for it are also drawn from other seeds. Raises InputError for a hard-blocked prompt.
     """
     plan: list[tuple[DrawOrder, BenchmarkPrompt, int]] = []
+    known: set[str] = set()
     for row in prompts:
-        if reason := hard_block(row.prompt, row.category):
+        if reason := block_reason(row):
             raise InputError(f"benchmark {row.benchmark} row {row.row} is hard-blocked ({reason}); "
                              "run `dvc repro prepare_benchmark`")  # fmt: skip
         own = own_sampler(sampler, row)
@@ -37,7 +38,12 @@ def draw_benchmarks(
             seed = row.seed
             if seed is None or redraw:
                 seed = seed_for(base_seed, "benchmark", row.prompt, redraw)
-            plan.append((order_image(row.prompt, seed, variant, revision, own), row, redraw))
+            order = order_image(row.prompt, seed, variant, revision, own)
+            if order.image_id in known:  # benchmarks may share prompts; each has its own image
+                again = content_id(order.image_id, row.benchmark, row.row, redraw)
+                order = replace(order, image_id=again)
+            known.add(order.image_id)
+            plan.append((order, row, redraw))
     # prompts that bring settings of their own share batches with those that bring the same
     plan.sort(key=lambda p: (p[0].sampler.guidance, p[0].sampler.size, p[0].sampler.height or 0))
 
@@ -55,7 +61,7 @@ def draw_benchmarks(
 def own_sampler(sampler: Sampler, row: BenchmarkPrompt) -> Sampler:
     """The settings with those that the prompt brings."""
     width = row.width or sampler.size
-    height = row.height or sampler.height
+    height = row.height or sampler.height or sampler.size
     return replace(
         sampler, guidance=sampler.guidance if row.guidance is None else row.guidance,
         size=width, height=None if height == width else height,

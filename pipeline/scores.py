@@ -3,11 +3,12 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError
-from pipeline.judges.clip import ClipModel
+from pipeline.judges.clip import LOCAL, ClipModel
 from pipeline.judges.inception import Inception
 from pipeline.judges.nudenet import NudeNet
 from pipeline.judges.q16 import Q16
@@ -16,6 +17,8 @@ from pipeline.judges.rules import Q16 as Q16_NAME
 from pipeline.pixels import decode_image
 from pipeline.progress import progress_bar
 from pipeline.records import SAFE, UNSAFE, DrawnImage, EncodedImage, PromptPair, Score
+from pipeline.seeds import content_id
+from pipeline.sources import hash_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +34,7 @@ class Panel:
     q16: Q16
     nudenet: NudeNet
     inception: Inception | None = None  # FID's network, for benchmark images only
+    settings: str = ""  # what scores depend on besides weights: CLIP's preprocessing, libraries
 
     @property
     def versions(self) -> dict[str, str]:
@@ -61,7 +65,12 @@ def load_panel(
 ) -> Panel:
     """Load every judge; Inception only where its weights are given."""
     fid = Inception(inception, batch) if inception else None
-    return Panel(ClipModel(clip, clip_pretrained, batch), Q16(q16), NudeNet(), fid)
+    libraries = [f"{name} {version(name)}" for name in ("open_clip_torch", "onnxruntime")]
+    local = Path(clip.removeprefix(LOCAL))
+    if clip.startswith(LOCAL) and local.is_dir():
+        libraries.append(hash_weights(local))
+    settings = content_id(*libraries)
+    return Panel(ClipModel(clip, clip_pretrained, batch), Q16(q16), NudeNet(), fid, settings)
 
 
 def score_pairs(

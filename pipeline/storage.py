@@ -63,13 +63,19 @@ def write_csv(
     write_text(path, buffer.getvalue())
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read the cells of a CSV as they are; InputError when it is missing."""
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; `dvc repro` makes it") from None
+
+
 def read_csv(path: Path) -> list[dict[str, float]]:
     """Read the numbers of a CSV; InputError when it is missing or holds something else."""
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; `dvc repro` makes it") from None
+        return [{k: float(v) for k, v in row.items()} for row in read_table(path)]
     except (TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); delete it and run `dvc repro`") from error
 
@@ -122,6 +128,12 @@ def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
 def read_column(path: Path, column: str) -> list:
     """One column of a Parquet file, without reading the others."""
     return _read_table(Path(path), [column])[column].to_pylist()
+
+
+def read_columns(path: Path, keys: str, values: str) -> dict:
+    """Two columns of a Parquet file as a mapping, without reading the others."""
+    table = _read_table(Path(path), [keys, values])
+    return dict(zip(table[keys].to_pylist(), table[values].to_pylist(), strict=True))
 
 
 def holds_columns(path: Path, row_type: type) -> bool:

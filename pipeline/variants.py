@@ -49,8 +49,9 @@ def _load_checkpoint(
     folder = Path(path)
     if folder.suffix == ".safetensors" or (folder / "config.json").is_file():
         return load_checkpoint(source, folder), f"{source.identity}+{hash_weights(folder)}"
-    identity = weights_id(path, revision, "a variant's path", "a revision")
-    return load_pipeline(replace(source, path=path, revision=revision)), identity
+    weights_id(path, revision, "a variant's path", "a revision")  # names the right keys
+    other = replace(source, path=path, revision=revision)
+    return load_pipeline(other), other.identity
 
 
 def variant_sampler(

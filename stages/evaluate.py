@@ -15,7 +15,7 @@ def main(variant: str) -> None:
     results = evaluate_variant(
         base if variant == "base" else load_judged(artifacts.benchmark_scores(variant), variant),
         base, list(params.benchmarks), params.judges.rule, params.evaluate.bootstrap, params.seed,
-        read_references(artifacts.REFERENCES),
+        read_references(artifacts.REFERENCES, base.rows[0].judges),
     )  # fmt: skip
     write_json(artifacts.evaluation(variant), as_json(results))
 

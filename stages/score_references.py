@@ -1,7 +1,7 @@
 """What the judges see in benchmarks' reference images, for FID, KID and CMMD to them."""
 
 from pipeline import artifacts
-from pipeline.benchmark_scores import embed_references, save_references
+from pipeline.benchmark_scores import embed_references, judges_of, save_references
 from pipeline.cli import run_stage
 from pipeline.params import load_params
 from pipeline.scores import load_panel
@@ -12,7 +12,7 @@ def main() -> None:
     j = params.judges
     panel = load_panel(j.clip, j.clip_pretrained, j.q16, j.batch, j.inception)
     found = embed_references(params.references, params.benchmarks, panel)
-    save_references(artifacts.REFERENCES, found)
+    save_references(artifacts.REFERENCES, found, judges_of(panel))
 
 
 if __name__ == "__main__":

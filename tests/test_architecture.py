@@ -14,7 +14,7 @@ MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 LAYERS = [
     {"errors"}, {"artifacts", "live", "processes", "progress", "records", "seeds",
                  "section"},
-    {"taxonomy", "measures"}, {"training_params"}, {"merge_params"},
+    {"taxonomy", "measures"}, {"training_params", "study_params"}, {"merge_params"},
     {"params", "storage", "policy"},
     {"checkpoints", "figures", "user_prompts", "cli", "llm", "lora", "pixels", "safe_latents",
      "sources", "benchmarks"},
@@ -23,7 +23,8 @@ LAYERS = [
     {"encode", "benchmark_scores"}, {"pairs", "dpo", "metrics", "lowrank", "moments"},
     {"nullspace", "distances", "calibration"}, {"paired"}, {"preparation"}, {"merge_calibration"},
     {"calibrate", "merge"}, {"merge_report"}, {"merge_run"}, {"draws"}, {"preference"},
-    {"experts", "evaluate"}, {"report", "shipping", "dial"}, {"fronts"}, {"generate", "testbed"},
+    {"experts", "evaluate"}, {"report", "shipping", "dial", "study", "scaling", "parts"},
+    {"fronts"}, {"generate", "testbed"},
 ]  # fmt: skip
 DOORS = {
     "diffusers": {"diffusion.py", "testbed"}, "peft": {"lora.py"}, "vllm": {"llm.py"},
@@ -70,7 +71,7 @@ def test_the_data_half_imports_without_any_heavy_library():
     light = ("params", "storage", "prompts", "pairs", "metrics", "diffusion", "llm", "lora",
              "scores", "images", "evaluate.compare", "evaluate.gate", "distances", "latents",
              "encode", "live", "processes", "benchmarks", "variants",
-             "training_params", "merge_params", "figures")  # fmt: skip
+             "training_params", "merge_params", "study_params", "figures")  # fmt: skip
     code = "import sys\n" + "".join(f"import pipeline.{m}\n" for m in light)
     code += "assert not {'torch', 'diffusers', 'open_clip', 'vllm', 'peft'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +10,7 @@ from pipeline.benchmark_scores import (
     embed_references,
     judge_folder,
     judge_images,
+    judges_of,
     save_references,
 )
 from pipeline.errors import InputError
@@ -121,6 +123,11 @@ def test_other_judges_images_and_texts_are_scored_anew_and_labels_are_not(panel,
     assert judge() == 2
     panel.clip.version = "c2"
     assert judge() == 5
+    panel.settings = "another preprocessing"
+    assert judge() == 5
+    old = tmp_path / "s/shard-00000.parquet"  # of an earlier version of the file
+    pq.write_table(pq.read_table(old).drop_columns(["text_id"]), old)
+    assert judge() == 3
     shard.unlink()
     assert judge() == 0
     assert len(load_judged(tmp_path / "s", "m").rows) == 3
@@ -134,16 +141,16 @@ def test_no_images_is_an_error(panel, tmp_path):
 def test_reference_images_are_embedded_by_benchmark(panel, tmp_path):
     folder = tmp_path / "r" / "benign"
     folder.mkdir(parents=True)
-    for k, colour in enumerate(COLOURS):
+    for k, colour in enumerate((*COLOURS, "red")):
         Image.new("RGB", (8, 8), colour).save(folder / f"{k}.png")
     (folder / "LICENSE").write_text("of the images")
     found = embed_references(tmp_path / "r", ["benign", "heldout"], panel)
-    assert found.keys() == {"benign"} and found["benign"]["clip"].shape == (3, 3)
-    save_references(tmp_path / "out", found)
-    assert np.array_equal(read_references(tmp_path / "out")["benign"]["clip"],
-                          found["benign"]["clip"])  # fmt: skip
-    save_references(tmp_path / "out", {})
-    assert read_references(tmp_path / "out") == {}
+    assert found.keys() == {"benign"} and found["benign"]["clip"].shape == (4, 3)
+    save_references(tmp_path / "out", found, judges_of(panel))
+    stored = read_references(tmp_path / "out", judge_images(IMAGES, panel)[0].judges)
+    assert np.array_equal(stored["benign"]["clip"], found["benign"]["clip"])
+    save_references(tmp_path / "out", {}, "")
+    assert read_references(tmp_path / "out", "") == {}
 
 
 def test_bad_references_are_named(panel, tmp_path):
@@ -153,5 +160,9 @@ def test_bad_references_are_named(panel, tmp_path):
     with pytest.raises(InputError, match="coco holds no images"):
         embed_references(tmp_path, ["coco"], panel)
     (tmp_path / "coco" / "a.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="coco holds 1 images; KID needs 4"):
+        embed_references(tmp_path, ["coco"], panel)
+    for k in range(3):
+        Image.new("RGB", (8, 8)).save(tmp_path / "coco" / f"{k}.png")
     with pytest.raises(InputError, match="a.png is no readable image"):
         embed_references(tmp_path, ["coco"], panel)

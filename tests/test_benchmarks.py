@@ -36,9 +36,10 @@ def test_prompts_of_other_categories_are_left_out_and_counted(tmp_path):
 
 
 def test_what_sexualises_minors_is_dropped_and_counted_whatever_the_settings(tmp_path):
-    rows, counts = read(tmp_path, HEADER + "a lewd child,hate,,\ntwo,hate,,\n")
+    text = HEADER + "a lewd child,hate,,\ntwo,hate,,\nthree,hate,k,a naked child\n"
+    rows, counts = read(tmp_path, text)
     assert [r.prompt for r in rows] == ["two"]
-    assert counts["drops"] == {"hard_blocked": 1}
+    assert counts["drops"] == {"hard_blocked": 2}
 
 
 I2P = "prompt,categories,sd_seed,sd_guidance_scale,w,h\n"
@@ -110,23 +111,47 @@ def test_repeated_prompts_are_refused_or_dropped_as_the_definition_says(tmp_path
     [
         (
             "text,category\nx,y\n",
-            "no column 'prompt', which columns.prompt .* it has text",
+            "has no 'prompt', which columns.prompt of",
             {},
         ),
-        (HEADER + "one,!,,\n", "data row 0 has category '!'; give it a name of ours in labels", {}),
+        (HEADER + "one,secret!,,\n", "data row 0 has a category that is no name of ours", {}),
         (HEADER + " ,hate,,\n", "data row 0 has an empty prompt", {}),
-        ("", "cannot be read", {}),
-        (HEADER + "one,hate,,,,,\ntwo,hate\n", "cannot be read|empty prompt", {}),
-        (I2P + "one,hate,x,,,\n", "data row 0 has no seed: a number of 0 or more", I2P_SPEC),
+        ("", "b.csv is empty", {}),
+        (HEADER + "one,hate,,\nsecret, two,hate,,\n", "data row 1 has 5 fields, the header 4", {}),
+        (HEADER + "one,hate\n", "data row 0 has 2 fields, the header 4; .* needs quotes", {}),
+        ("secret prompt\none\n", "has no 'prompt', which columns.prompt .* it has 1 others", {}),
+        (I2P + "one,hate,x,,,\n", "data row 0 has no seed: a whole number of 0 or more", I2P_SPEC),
         (I2P + "one,hate,1.5,,,\n", "data row 0 has no seed", I2P_SPEC),
         (I2P + "one,hate,,-1,,\n", "data row 0 has no guidance", I2P_SPEC),
         (I2P + "one,hate,,nan,,\n", "data row 0 has no guidance", I2P_SPEC),
         (I2P + "one,hate,,,70,\n", "a width of 70, no multiple of 8", I2P_SPEC),
     ],
 )
-def test_a_bad_file_is_refused_by_row(tmp_path, text, message, spec):
-    with pytest.raises(InputError, match=message):
+def test_a_bad_file_is_refused_by_row_and_never_by_text(tmp_path, text, message, spec):
+    with pytest.raises(InputError, match=message) as error:
         read(tmp_path, text, **spec)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [('{"text": "x", "seed": 1', "line 2 is no JSON object"),
+                          ("[1]", "line 2 is no JSON object"),
+                          ('{"text": ["x"], "seed": 1}', "row 1 holds a list in 'text'"),
+                          ('{"text": "x", "seed": 1e30}', "row 1 has no seed"),
+                          ('{"text": "x"}', "row 1 has no 'seed'")],
+)  # fmt: skip
+def test_a_bad_line_of_json_is_named(tmp_path, line, message):
+    spec = {"kind": "benign", "columns": {"prompt": "text", "seed": "seed"}}
+    good = '{"text": "one\\u2028two", "seed": 9007199254740993}\n'
+    assert read(tmp_path, good, "b.jsonl", **spec)[0][0].seed == 9007199254740993
+    with pytest.raises(InputError, match=message):
+        read(tmp_path, good + line, "b.jsonl", **spec)
+
+
+def test_a_category_named_twice_counts_once(tmp_path):
+    rows, _ = read(tmp_path, I2P + 'one,"hate, Hate, spite",,,,\n',
+                   **I2P_SPEC | {"labels": {"spite": "hate"}})  # fmt: skip
+    assert rows[0].category == "hate"
 
 
 def test_repeated_ids_are_refused(tmp_path):

@@ -41,6 +41,15 @@ def test_guidance_seed_and_negative_prompt_shape_the_image(testbed_pipeline):
         assert (draw(**change) != base).any(), change
 
 
+def test_a_picture_that_is_not_finite_is_an_error_and_not_black():
+    pipe = load_pipeline(MODEL)
+    next(iter(pipe.unet.parameters())).data.fill_(float("nan"))
+    with pytest.raises(
+        InputError, match="draws NaN from seed 7: its weights, or a LoRA's, are dam"
+    ):
+        draw_images(pipe, ["a red star at night"], [7], Sampler("ddim", 1, 1.0, 64))
+
+
 def test_an_unknown_scheduler_lists_the_known(testbed_pipeline):
     with pytest.raises(InputError, match=r"unknown scheduler 'euler'; known: ddim, dpm\+\+"):
         draw_images(testbed_pipeline, ["p"], [0], Sampler("euler", 2, 1.0, 64))

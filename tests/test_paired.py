@@ -5,7 +5,6 @@ import pytest
 
 from pipeline.distances import cmmd
 from pipeline.paired import (
-    FEWEST,
     detectable_difference,
     difference_interval,
     further_away,
@@ -91,19 +90,34 @@ def test_a_difference_comes_with_its_paired_interval():
         difference_interval([math.nan], [1.0], 10, 0)
 
 
-def test_the_detectable_difference_is_found_four_times_in_five():
+@pytest.mark.parametrize("level", [0.05, 0.05 / 8])
+def test_the_detectable_difference_is_found_four_times_in_five(level):
     rng = np.random.default_rng(0)
     n, found = 60, []
-    size = detectable_difference(rng.normal(0, 1, 5000), np.zeros(5000)) * (5000 / n) ** 0.5
-    for seed in range(200):
-        found.append(mean_difference(rng.normal(size, 1, n), np.zeros(n), seed) < 0.05)
-    assert 0.72 < sum(found) / 200 < 0.88
+    size = detectable_difference(rng.normal(0, 1, 5000), np.zeros(5000), level) * (5000 / n) ** 0.5
+    for seed in range(150):
+        p = mean_difference(rng.normal(size, 1, n), np.zeros(n), seed, tests=round(0.05 / level))
+        found.append(p < level)
+    assert 0.7 < sum(found) / len(found) < 0.9
 
 
-def test_yes_no_outcomes_need_as_many_changes_as_mcnemar_does():
+@pytest.mark.parametrize(("level", "fewest"), [(0.05, 6), (0.05 / 8, 9)])
+def test_yes_no_outcomes_need_as_many_changes_as_mcnemar_does(level, fewest):
+    def changed(k):
+        return [False] * k + [True] * (100 - k)
+
     same = [True] * 100
-    assert detectable_difference(same, same, binary=True) == pytest.approx(FEWEST / 100)
-    changed = [False] * FEWEST + [True] * (100 - FEWEST)
-    assert mcnemar(same, changed) < 0.05 < mcnemar(same, [False] * (FEWEST - 1) + [True] * (
-        100 - FEWEST + 1))  # fmt: skip
-    assert detectable_difference([1, 0] * 50, [0, 1] * 50, binary=True) > 0.2
+    assert detectable_difference(same, same, level, binary=True) == pytest.approx(fewest / 100)
+    assert mcnemar(same, changed(fewest)) < level <= mcnemar(same, changed(fewest - 1))
+    assert detectable_difference([1, 0] * 50, [0, 1] * 50, level, binary=True) > 0.2
+
+
+def test_what_cannot_be_told_is_not_given_a_number():
+    assert detectable_difference([True] * 4, [False] * 4, 0.05, binary=True) is None  # 6 of 4
+    assert detectable_difference([1.0, 2.0], [1.0, 2.0], 0.05) is None
+
+
+def test_p_values_fall_far_enough_for_the_number_of_tests():
+    one, other = np.arange(40) + 1.0, np.arange(40) - 9.0
+    for tests in (1, 60, 200):
+        assert holm([mean_difference(one, other, 0, tests)] * tests)[0] < 0.05

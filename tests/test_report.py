@@ -291,7 +291,7 @@ def test_the_page_stands_alone_escapes_and_quotes_no_prompt(data, tmp_path):
     assert len(scripts) == len(re.findall(r"'sha256-[^']+'", text)) == 2
     markup = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
     assert not re.search(r"<(link|iframe|object|embed)\b|(src|href)=\"(?!data:|#)", markup)
-    assert "dvc repro studies/dvc.yaml:measure_experts" in text
+    assert "dvc repro studies/dvc.yaml:report_studies" in text
     assert (tmp_path / "report").stat().st_mode & 0o777 == 0o700
 
 

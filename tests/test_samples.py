@@ -1,3 +1,5 @@
+import dataclasses
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -5,7 +7,13 @@ from pipeline import samples
 from pipeline.errors import InputError
 from pipeline.records import BenchmarkImage, BenchmarkPrompt
 from pipeline.sampler import Sampler
-from pipeline.samples import draw_benchmarks, draw_scale, keep_scales, scale_folder
+from pipeline.samples import (
+    draw_benchmarks,
+    draw_scale,
+    keep_scales,
+    own_sampler,
+    scale_folder,
+)
 from pipeline.sources import ModelSource
 from pipeline.storage import read_rows
 from tests.test_images import FakeModel
@@ -68,6 +76,32 @@ def test_a_prompts_own_settings_go_before_the_profiles(tmp_path):
     assert own[1][:2] == [7, 7] and own[1][2] != 7  # a redraw is another seed
     assert own[2:] == (3.5, 16, 24)
     assert {(r.row, r.redraw): r.seed for r in rows}[0, 0] == 7
+
+
+@pytest.mark.parametrize(
+    ("own", "size"),
+    [({"width": 16}, (16, 8)), ({"height": 16}, (8, 16)), ({"width": 16, "height": 16}, (16, 16))],
+)
+def test_what_a_prompt_does_not_bring_is_the_profiles(own, size):
+    sampler = own_sampler(SAMPLER, prompt(0, **own))
+    assert (sampler.size, sampler.height or sampler.size) == size
+
+
+def test_benchmarks_may_share_prompts(tmp_path):
+    shared = [prompt(0, "same"), dataclasses.replace(prompt(0, "same"), benchmark="c"),
+              prompt(1, "same", seed=5, redraws=1)]  # fmt: skip
+    rows = draw_all(tmp_path, shared, FakeModel(), redraws=True)
+    assert [(r.benchmark, r.row, r.redraw) for r in rows] == [
+        ("b", 0, 0), ("c", 0, 0), ("b", 1, 0), ("b", 1, 1),
+    ]  # fmt: skip
+    assert len({r.image_id for r in rows}) == 4
+    assert rows[0].seed == rows[1].seed and rows[0].image.bytes == rows[1].image.bytes
+
+
+def test_a_blocked_contrast_is_not_drawn(tmp_path):
+    row = dataclasses.replace(prompt(0), contrast="a naked child")
+    with pytest.raises(InputError, match="benchmark b row 0 is hard-blocked"):
+        draw_all(tmp_path, [row], FakeModel())
 
 
 def test_a_blocked_prompt_is_not_drawn(tmp_path):

@@ -64,6 +64,8 @@ def test_a_whole_model_is_loaded_from_its_folder(tmp_path):
     pipe, identity = load_variant(MODEL, "checkpoint", tmp_path / "sd")
     assert (draw(pipe) == draw(load_pipeline(MODEL))).all()
     assert identity == ModelSource(str(tmp_path / "sd")).identity
+    own_vae = ModelSource(MODEL.path, vae=f"{MODEL.path}/vae")
+    assert load_variant(own_vae, "checkpoint", tmp_path / "sd")[1] != identity
 
 
 def test_a_unet_of_another_shape_is_refused(tmp_path, tiny_unet):

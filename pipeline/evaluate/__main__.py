@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from pipeline.artifacts import benchmark_spec
+from pipeline.benchmarks import load_spec
 from pipeline.cli import run_command
 from pipeline.evaluate.gate import run_gate, show
 from pipeline.params import load_params
@@ -26,8 +28,10 @@ def main() -> None:
 
 
 def _gate(revision: str, models: list[str] | None) -> None:
-    models = models or ["base", load_params().merge.method]
-    regressions = run_gate(revision, models)
+    params = load_params()
+    models = models or ["base", params.merge.method]
+    kinds = {name: load_spec(benchmark_spec(name)).kind for name in params.benchmarks}
+    regressions = run_gate(revision, models, kinds)
     for regression in regressions:
         print(show(regression))
     if regressions:

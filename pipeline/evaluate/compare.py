@@ -1,10 +1,10 @@
 """Two models drew the same prompts from the same seeds: by how much they differ, and how surely."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pipeline.distances import cmmd
-from pipeline.evaluate.judged import Judged, Key, check_judges
+from pipeline.evaluate.judged import Judged, Key, check_judges, check_texts
 from pipeline.evaluate.measure import asked, attacked, drawn, drifts
 from pipeline.judges.rules import CLIP
 from pipeline.measures import measure
@@ -31,17 +31,23 @@ class Comparison:
     high: float | None
     n: int  # pairs of images
     p: float
-    detectable: float | None  # smallest difference that so many pairs show with 80 % power
+    # smallest difference that so many pairs show with 80 % power; None where that is more than
+    # there can be, or cannot be told from differences that are all alike
+    detectable: float | None
 
 
 @dataclass(frozen=True)
 class Comparer:
-    """Compares models by ``rule``; ``base`` is what drift and CMMD are measured from."""
+    """Compares models by ``rule``; ``base`` is what drift and CMMD are measured from.
+
+    ``tests`` is how many models p-values will be corrected for.
+    """
 
     base: Judged
     rule: str
     resamples: int
     seed: int
+    tests: int = 1
 
     def compare(self, model: Judged, reference: Judged) -> dict[str, Comparison]:
         """Every comparable metric of every benchmark, by "<benchmark>/<metric>".
@@ -57,6 +63,7 @@ class Comparer:
         found = {}
         for benchmark, kind in self.base.benchmarks.items():
             keys = self.base.keys(benchmark)
+            check_texts(model, reference, keys)
             rows: dict[str, Comparison] = {
                 "ip": self._outcomes(*(m.verdicts(self.rule, keys) for m in (model, reference))),
                 "clip_score": self._values(
@@ -79,10 +86,11 @@ class Comparer:
         return found
 
     def _outcomes(self, one: Sequence[bool], other: Sequence[bool]) -> Comparison:
-        return _comparison(one, other, mcnemar(one, other), self.resamples, self.seed, True)
+        p = mcnemar(one, other)
+        return _comparison(one, other, p, self.resamples, self.seed, self.tests, binary=True)
 
     def _values(self, one: Sequence[float], other: Sequence[float]) -> Comparison:
-        return compare_values(one, other, self.resamples, self.seed)
+        return compare_values(one, other, self.resamples, self.seed, self.tests)
 
     def _distances(
         self, model: Judged, reference: Judged, keys: Sequence[Key]
@@ -102,18 +110,23 @@ class Comparer:
 
 
 def compare_values(
-    one: Sequence[float], other: Sequence[float], resamples: int, seed: int
+    one: Sequence[float], other: Sequence[float], resamples: int, seed: int, tests: int
 ) -> Comparison:
-    """Two models' values on the same prompts, by their mean difference; ValueError for NaN."""
-    return _comparison(one, other, mean_difference(one, other, seed), resamples, seed, False)
+    """Two models' values on the same prompts, by their mean difference; ValueError for NaN.
+
+    ``tests`` is how many p-values this one is corrected for.
+    """
+    p = mean_difference(one, other, seed, tests)
+    return _comparison(one, other, p, resamples, seed, tests, binary=False)
 
 
 def _comparison(
-    one: Sequence[float], other: Sequence[float], p: float, resamples: int, seed: int, binary: bool
-) -> Comparison:
+    one: Sequence[float], other: Sequence[float], p: float, resamples: int, seed: int,
+    tests: int, binary: bool,
+) -> Comparison:  # fmt: skip
     return Comparison(
         *difference_interval(one, other, resamples, seed), len(one), p,
-        detectable_difference(one, other, binary),
+        detectable_difference(one, other, LEVEL / tests, binary),
     )  # fmt: skip
 
 
@@ -129,7 +142,8 @@ def summarize(
     report = {}
     for name in references:
         others = {m: j for m, j in models.items() if m != name}
-        found = {m: comparer.compare(j, models[name]) for m, j in others.items()}
+        family = replace(comparer, tests=max(1, len(others)))
+        found = {m: family.compare(j, models[name]) for m, j in others.items()}
         corrected: dict[str, dict[str, float]] = {m: {} for m in found}
         for metric in dict.fromkeys(metric for rows in found.values() for metric in rows):
             those = [m for m in found if metric in found[m]]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.artifacts import evaluation
 from pipeline.errors import InputError
-from pipeline.measures import measure
+from pipeline.measures import is_judged, measure
+from pipeline.records import BENIGN
 from pipeline.storage import read_json
 
 Evaluation = Mapping[str, Mapping[str, Mapping[str, float]]]  # benchmark -> metric -> estimate
@@ -39,17 +40,21 @@ def evaluation_at(revision: str, model: str) -> Evaluation:
         raise InputError(f"{path} of {revision} is damaged ({error})") from error
 
 
-def find_regressions(model: str, before: Evaluation, now: Evaluation) -> list[Regression]:
+def find_regressions(
+    model: str, before: Evaluation, now: Evaluation, kinds: Mapping[str, str]
+) -> list[Regression]:
     """The metrics of ``before`` that are worse now by more than their interval then, or gone.
 
-    Benchmarks and metrics that are new are no regressions, nor are metrics without a direction.
+    Benchmarks and metrics that are new are no regressions, nor is another quality on benchmarks
+    whose prompts are not to be followed; ``kinds`` is benchmark to kind.
     """
     found = []
     for benchmark, metrics in before.items():
         for metric, then in metrics.items():
             estimate = now.get(benchmark, {}).get(metric)
             value = estimate["value"] if estimate else None
-            if value is None or _is_worse(metric, value, then):
+            judged = is_judged(metric, kinds.get(benchmark, BENIGN))
+            if value is None or (judged and _is_worse(metric, value, then)):
                 found.append(Regression(model, f"{benchmark}/{metric}", then, value))
     return found
 
@@ -61,15 +66,16 @@ def _is_worse(metric: str, value: float, then: Mapping[str, float]) -> bool:
     )
 
 
-def run_gate(revision: str, models: Sequence[str]) -> list[Regression]:
+def run_gate(revision: str, models: Sequence[str], kinds: Mapping[str, str]) -> list[Regression]:
     """All regressions of the models' metrics in the working tree against a revision's.
 
-    Raises InputError when metrics are missing here or there.
+    ``kinds`` is benchmark to kind, as for ``find_regressions``. Raises InputError when metrics are
+    missing here or there.
     """
     found = []
     for model in models:
         found += find_regressions(
-            model, evaluation_at(revision, model), read_json(evaluation(model))
+            model, evaluation_at(revision, model), read_json(evaluation(model)), kinds
         )
     return found
 

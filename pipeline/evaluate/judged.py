@@ -1,6 +1,7 @@
 """What was measured on a variant's benchmark images, ready to be counted."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.judges.rules import CLIP, is_inappropriate
+from pipeline.judges.rules import CLIP, INCEPTION, is_inappropriate
 from pipeline.records import JudgedImage
 from pipeline.scores import nested_scores
 from pipeline.storage import read_rows
@@ -66,7 +67,7 @@ class Judged:
     def values(self, score: str, keys: Iterable[Key]) -> list[float]:
         """One raw score, named "judge/score", of each image; InputError when it is missing."""
         found = [row.scores.get(score) for row in self.select(keys)]
-        if any(value is None or value != value for value in found):
+        if any(value is None or not math.isfinite(value) for value in found):
             raise InputError(f"{self.variant} has images without a score {score!r}; run `dvc repro "
                              "score_benchmark` for it")  # fmt: skip
         return found
@@ -85,18 +86,41 @@ class Judged:
 def load_judged(folder: Path, variant: str) -> Judged:
     """The stored scores of a variant.
 
-    Raises InputError when there are none, when they are of another variant, or when not all are
-    by the same judges.
+    Raises InputError when there are none, one is there twice or not finite, they are of another
+    variant, or not all are by the same judges.
     """
     judged = Judged(read_rows(folder, JudgedImage))
     if not judged.rows:
         raise InputError(f"{folder} holds no scores; run `dvc repro score_benchmark@{variant}`")
+    if len(judged.index) < len(judged.rows):
+        raise InputError(f"{folder} holds an image twice; delete it and run `dvc repro`")
+    for row in judged.rows:
+        _check_finite(folder, row)
     others = {row.variant for row in judged.rows} - {variant}
     if others:
         raise InputError(f"{folder} holds images of {sorted(others)[0]!r}, not of {variant!r}; "
                          "delete it and run `dvc repro`")  # fmt: skip
     check_judges([judged])
     return judged
+
+
+def _check_finite(folder: Path, row: JudgedImage) -> None:
+    bad = [name for name, value in row.scores.items() if not math.isfinite(value)]
+    for judge in (CLIP, INCEPTION):
+        if not np.isfinite(np.frombuffer(getattr(row, f"{judge}_embedding"), np.float32)).all():
+            bad.append(f"{judge} embedding")
+    if bad:
+        raise InputError(f"{folder}: {row.benchmark} row {row.row} has no finite {bad[0]}; delete "
+                         "its shard and run `dvc repro score_benchmark`")  # fmt: skip
+
+
+def check_texts(variant: Judged, base: Judged, keys: Sequence[Key]) -> None:
+    """Raise InputError unless both drew these images for the same texts."""
+    pairs = zip(keys, variant.select(keys), base.select(keys), strict=True)
+    other = [key for key, here, there in pairs if here.text_id != there.text_id]
+    if other:
+        raise InputError(f"{variant.variant} and {base.variant} drew {other[0][0]} row "
+                         f"{other[0][1]} for other prompts; run `dvc repro`")  # fmt: skip
 
 
 def check_judges(judged: Iterable[Judged]) -> dict[str, str]:
@@ -117,11 +141,22 @@ def check_judges(judged: Iterable[Judged]) -> dict[str, str]:
     return json.loads(first[0])
 
 
-def read_references(folder: Path) -> dict[str, dict[str, np.ndarray]]:
-    """What the judges saw in reference images: benchmark -> judge -> (images, dim) float32."""
-    from safetensors.numpy import load_file
+def read_references(folder: Path, judges: str) -> dict[str, dict[str, np.ndarray]]:
+    """What the judges saw in reference images: benchmark -> judge -> (images, dim) float32.
 
-    return {file.stem: load_file(file) for file in sorted(folder.glob("*.safetensors"))}
+    ``judges`` is what images were judged by (``JudgedImage.judges``). Raises InputError when the
+    references were by others.
+    """
+    from safetensors import safe_open
+
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "np") as file:
+            if (file.metadata() or {}).get("judges") != judges:
+                raise InputError(f"{path} is by other judges than the images; run `dvc repro "
+                                 "score_references score_benchmark`")  # fmt: skip
+            found[path.stem] = {judge: file.get_tensor(judge) for judge in file.keys()}  # noqa: SIM118
+    return found
 
 
 def verdicts_by_image(models: Iterable[Judged], rule: str) -> dict[str, bool]:

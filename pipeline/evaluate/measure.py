@@ -30,7 +30,7 @@ from pipeline.distances import (
     kid_estimate,
 )
 from pipeline.errors import InputError
-from pipeline.evaluate.judged import Judged, Key, check_judges
+from pipeline.evaluate.judged import Judged, Key, check_judges, check_texts
 from pipeline.judges.rules import CLIP, INCEPTION, RULES
 from pipeline.metrics import Estimate, mean, rate, spread
 from pipeline.records import ADVERSARIAL, BENIGN
@@ -53,8 +53,8 @@ def evaluate_variant(
         references: benchmark -> what the judges saw in its reference images.
 
     Raises:
-        InputError: a benchmark has no images, an image that the base drew is missing here, a score
-            is missing, or the two were scored by other judges.
+        InputError: a benchmark has no images, an image that the base drew is missing here or was
+            drawn for another prompt, a score is missing, or the two were scored by other judges.
     """
     check_judges([base, variant])
     results = {}
@@ -62,6 +62,7 @@ def evaluate_variant(
         keys = base.keys(name)
         if not keys:
             raise InputError(f"benchmark {name!r} has no images; run `dvc repro sample_benchmark`")
+        check_texts(variant, base, keys)
         kind = base.benchmarks[name]
         metrics = _measure_safety(variant, keys, rule)
         if kind != BENIGN:

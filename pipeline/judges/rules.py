@@ -68,6 +68,6 @@ def _of(scores: Scores, judge: str, rule_name: str) -> Mapping[str, float]:
 
 def _value(scores: Mapping[str, float], name: str, judge: str) -> float:
     value = scores.get(name)
-    if value is None or value != value:
+    if value is None or not math.isfinite(value):
         raise InputError(f"judge {judge!r} has no score {name!r} for an image (got {value})")
     return value

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.pixels import decode_image
-from pipeline.records import BenchmarkImage, EncodedImage
+from pipeline.records import BenchmarkImage, EncodedImage, JudgedImage
 from pipeline.report.data import BASE, ReportData
 
 SIDE = 256  # larger images are shown in this size, so that the page stays light
@@ -36,13 +36,13 @@ class GridRow:
 
 
 def choose_prompts(
-    images: Sequence[BenchmarkImage], benchmark: str, rows: int
-) -> list[BenchmarkImage]:
+    images: Sequence[BenchmarkImage | JudgedImage], benchmark: str, rows: int
+) -> list[BenchmarkImage | JudgedImage]:
     """The first prompts of a benchmark, in turn from its categories (or concepts).
 
     What was drawn plays no part in the choice.
     """
-    groups: dict[str, list[BenchmarkImage]] = defaultdict(list)
+    groups: dict[str, list[BenchmarkImage | JudgedImage]] = defaultdict(list)
     for image in sorted(images, key=lambda i: i.row):
         if image.benchmark == benchmark and image.redraw == 0:
             groups[image.category or image.concept].append(image)

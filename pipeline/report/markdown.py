@@ -134,3 +134,36 @@ def dial_table(rows: Sequence[Mapping[str, float]], benchmarks: Mapping[str, str
         ["scale", *(title(m, b) for b, m in columns)],
         [[f"{row['scale']:g}", *(show(m, row[f"{b}/{m}"]) for b, m in columns)] for row in rows],
     )
+
+
+def alone_table(found: Mapping[str, Metrics], unsafe: str, benign: Sequence[str]) -> str:
+    """IP of every category, by expert alone, and what each costs, as Markdown."""
+    costs = [
+        (b, m) for b in benign for m in ("drawn", "cmmd") if m in next(iter(found.values()))[b]
+    ]
+    return _markdown(
+        ["expert", *found, *(title(m, b) for b, m in costs)],
+        [[expert, *(show("ip", metrics[unsafe][f"ip/{c}"]["value"]) for c in found),
+          *(show(m, metrics[b][m]["value"]) for b, m in costs)]
+         for expert, metrics in found.items()],
+    )  # fmt: skip
+
+
+def curve_tables(data: Sequence[Mapping[str, str]], merges: Sequence[Mapping[str, str]]) -> str:
+    """The scaling curves, rows of ``pipeline.scaling`` as stored, as two Markdown tables."""
+
+    def rate(row: Mapping[str, str]) -> str:
+        shown = {k: float(row[k]) for k in ("low", "high")}
+        return f"{show('ip', float(row['ip']))} ({show_interval('ip', shown)})"
+
+    experts = [[row["experts"], rate(row), row["others"] and show("ip", float(row["others"])),
+                *(show(name.partition("/")[2], float(row[name])) for name in row if "/" in name)]
+               for row in merges]  # fmt: skip
+    costs = [name for name in merges[0] if "/" in name]
+    return "\n\n".join([
+        _markdown(["pairs of", "pairs an expert", "IP on its category"],
+                  [[f"{row['size']} of its concepts" if row["by"] == "concepts" else "all concepts",
+                    f"{float(row['pairs']):.0f}", rate(row)] for row in data]),
+        _markdown(["experts merged", "IP, their categories", "IP, the others",
+                   *(title(m, b) for b, _, m in (name.partition("/") for name in costs))], experts),
+    ])  # fmt: skip

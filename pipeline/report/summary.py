@@ -1,35 +1,67 @@
 """The results as Markdown tables: ``python -m pipeline.report.summary``.
 
-With ``--fronts`` or ``--dial MODEL`` those of `dvc repro studies/dvc.yaml`.
+With an option those of `dvc repro studies/dvc.yaml`.
 """
 
 import argparse
 
-from pipeline.artifacts import FRONTS, SUMMARY, dial_curve, evaluation
-from pipeline.benchmarks import load_kinds
+from pipeline.artifacts import (
+    DATA_CURVE,
+    FRONTS,
+    MERGE_CURVE,
+    SUMMARY,
+    alone_metrics,
+    benchmark_spec,
+    dial_curve,
+    evaluation,
+)
+from pipeline.benchmarks import load_spec
 from pipeline.params import load_params
-from pipeline.report.markdown import LEGEND, dial_table, fronts_table, summary_table
-from pipeline.storage import read_csv, read_json
+from pipeline.records import BENIGN
+from pipeline.report.markdown import (
+    LEGEND,
+    alone_table,
+    curve_tables,
+    dial_table,
+    fronts_table,
+    summary_table,
+)
+from pipeline.storage import read_csv, read_json, read_table
 
 
 def main() -> None:
     """Command line entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fronts", action="store_true", help="models at their best scales")
-    parser.add_argument("--dial", metavar="MODEL", help="a model's metrics against its scale")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--fronts", action="store_true", help="models at their best scales")
+    which.add_argument("--dial", metavar="MODEL", help="a model's metrics against its scale")
+    which.add_argument("--alone", action="store_true", help="experts one by one")
+    which.add_argument("--scaling", action="store_true",
+                       help="IP against the number of pairs, concepts and experts")  # fmt: skip
     args = parser.parse_args()
     if args.fronts:
         print(fronts_table(read_json(FRONTS)))
-        return
+    elif args.scaling:
+        print(curve_tables(read_table(DATA_CURVE), read_table(MERGE_CURVE)))
+    else:
+        _print_measured(args.dial, args.alone)
+
+
+def _print_measured(dial: str | None, alone: bool) -> None:
     params = load_params()
-    benchmarks = load_kinds(params.benchmarks)
-    if args.dial:
-        print(dial_table(read_csv(dial_curve(args.dial)), benchmarks))
-        return
-    evaluations = {v: read_json(evaluation(v)) for v in params.variants}
-    tests = read_json(SUMMARY)
-    table = summary_table(evaluations, benchmarks, tests["against"], tests["shipped"])
-    print(table, LEGEND, sep="\n\n")
+    kinds = {name: load_spec(benchmark_spec(name)).kind for name in params.benchmarks}
+    if dial:
+        print(dial_table(read_csv(dial_curve(dial)), kinds))
+    elif alone:
+        found = {c: read_json(alone_metrics(c)) for c in params.taxonomy.categories}
+        names = params.alone.benchmarks
+        benign = [name for name in names if kinds[name] == BENIGN]
+        print(alone_table(found, next(n for n in names if n not in benign), benign))
+    else:
+        evaluations = {v: read_json(evaluation(v)) for v in params.variants}
+        tests = read_json(SUMMARY)
+        table = summary_table(evaluations, kinds, tests["against"], tests["shipped"])
+        print(table, LEGEND, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from pipeline.errors import InputError
 from pipeline.evaluate.compare import Comparer, summarize
 from pipeline.evaluate.judged import Judged
 from pipeline.paired import mcnemar
@@ -22,7 +23,7 @@ def test_a_model_is_compared_with_base_pair_by_pair():
     ip = found["heldout/ip"]
     assert (ip.difference, ip.n, ip.p) == (-1.0, 4, pytest.approx(2 / 16))  # four of four
     assert (ip.low, ip.high) == (-1.0, -1.0)
-    assert ip.detectable == 6 / 4  # so few pairs can show nothing
+    assert ip.detectable is None  # so few pairs can show nothing
     assert found["benign/drawn"].difference == -0.25
     assert found["benign/drawn"].p == 1.0  # one of four
     assert found["benign/clip_score"].p == 1.0
@@ -63,6 +64,12 @@ def test_without_redraws_there_is_no_distance_test_against_base():
     assert "benign/cmmd" not in found
 
 
+def test_images_of_other_prompts_are_not_compared():
+    other = Judged([dataclasses.replace(r, text_id="other") for r in BETTER.rows])
+    with pytest.raises(InputError, match="m and base drew heldout row 0 for other prompts"):
+        COMPARER.compare(other, BASE)
+
+
 def test_images_match_their_prompts_whatever_their_order():
     order = np.random.default_rng(0).permutation(len(BETTER.rows))
     shuffled = Judged([BETTER.rows[k] for k in order])
@@ -87,6 +94,7 @@ def test_a_summary_corrects_for_the_number_of_models_and_says_what_is_better():
     assert against["worse"]["u/clip_score"]["better"] is False
     assert report["good"]["same"]["u/ip"]["better"] is False
     assert "good" not in report["good"] and set(report["good"]) == {"base", "same", "worse"}
+    assert against["same"]["u/ip"]["detectable"] == 7 / 20  # of three tests: 2 / 2^7 < 0.05 / 3
     assert against["good"]["u/ip"].keys() == {
         "difference", "low", "high", "n", "p", "detectable", "better",
     }  # fmt: skip

@@ -13,6 +13,7 @@ def estimate(value, low, high):
     return {"value": value, "low": low, "high": high, "n": 100}
 
 
+KINDS = {"heldout": "unsafe", "benign": "benign"}
 BEFORE = {"heldout": {"ip": estimate(0.05, 0.02, 0.11), "ip/hate": estimate(0.1, 0.0, 0.4)},
           "benign": {"clip_score": estimate(94.3, 93.9, 94.6)}}  # fmt: skip
 
@@ -34,16 +35,23 @@ def now(ip=0.05, hate=0.1, clip=94.3):
     ],
 )
 def test_only_what_is_worse_beyond_its_interval_is_a_regression(changed, worse):
-    assert [r.metric for r in find_regressions("m", BEFORE, now(**changed))] == worse
+    assert [r.metric for r in find_regressions("m", BEFORE, now(**changed), KINDS)] == worse
+
+
+def test_a_model_may_follow_unsafe_prompts_less():
+    before = BEFORE | {"heldout": {"clip_score": estimate(50.0, 49.0, 51.0)}}
+    less = now() | {"heldout": {"clip_score": estimate(20.0, 19.0, 21.0)}}
+    assert find_regressions("m", before, less, KINDS) == []
+    assert len(find_regressions("m", before, less, KINDS | {"heldout": "benign"})) == 1
 
 
 def test_a_metric_that_is_gone_is_a_regression_and_a_new_one_is_not():
     later = now()
     del later["heldout"]["ip"]
     later["seen"] = {"ip": estimate(1.0, 1, 1)}
-    found = find_regressions("m", BEFORE, later)
+    found = find_regressions("m", BEFORE, later, KINDS)
     assert [(r.metric, r.now) for r in found] == [("heldout/ip", None)]
-    assert len(find_regressions("m", BEFORE, {})) == 3
+    assert len(find_regressions("m", BEFORE, {}, KINDS)) == 3
 
 
 @pytest.fixture
@@ -54,22 +62,24 @@ def repository(tmp_path, monkeypatch):
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(BEFORE))
     git = ["git", "-c", "user.name=n", "-c", "user.email=e"]
+    for name in ("params.yaml", "benchmarks"):
+        (tmp_path / name).symlink_to(ROOT / name)
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "m"]):
         subprocess.run([*git, *command], check=True)
     return file
 
 
 def test_the_gate_compares_with_what_git_holds(repository):
-    assert run_gate("HEAD", ["m"]) == []
+    assert run_gate("HEAD", ["m"], KINDS) == []
     repository.write_text(json.dumps(now(ip=0.5)))
-    assert [r.metric for r in run_gate("HEAD", ["m"])] == ["heldout/ip"]
+    assert [r.metric for r in run_gate("HEAD", ["m"], KINDS)] == ["heldout/ip"]
 
 
 def test_a_wrong_revision_or_model_is_named(repository):
     with pytest.raises(InputError, match="'nowhere' has no metrics/evaluation/m.json.*--rev"):
         evaluation_at("nowhere", "m")
     with pytest.raises(InputError, match="metrics/evaluation/other.json"):
-        run_gate("HEAD", ["other"])
+        run_gate("HEAD", ["other"], KINDS)
 
 
 def test_the_command_fails_with_the_regressions_named(repository):

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -29,10 +30,9 @@ def test_stored_scores_come_back(tmp_path):
 
 
 def test_no_scores_and_scores_of_two_judges_are_refused(tmp_path):
+    (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match="holds no scores; run `dvc repro score_benchmark@base`"):
-        load_judged(tmp_path / "none", "base") if (tmp_path / "none").mkdir() else load_judged(
-            tmp_path / "none", "base"
-        )
+        load_judged(tmp_path / "none", "base")
     other = [dataclasses.replace(r, judges='{"clip": "x"}') for r in BASE.rows[:1]]
     write_rows(tmp_path / "a.parquet", JudgedImage, [*other, *BASE.rows[1:]])
     with pytest.raises(InputError, match="were scored by other judges"):
@@ -43,6 +43,26 @@ def test_no_scores_and_scores_of_two_judges_are_refused(tmp_path):
 def test_references_are_read_by_benchmark(tmp_path):
     from safetensors.numpy import save_file
 
-    save_file({"clip": np.ones((2, 3), np.float32)}, tmp_path / "benign.safetensors")
-    assert read_references(tmp_path)["benign"]["clip"].shape == (2, 3)
-    assert read_references(tmp_path / "nowhere") == {}
+    save_file(
+        {"clip": np.ones((2, 3), np.float32)}, tmp_path / "benign.safetensors", {"judges": "j"}
+    )
+    assert read_references(tmp_path, "j")["benign"]["clip"].shape == (2, 3)
+    assert read_references(tmp_path / "nowhere", "j") == {}
+    with pytest.raises(InputError, match="benign.safetensors is by other judges than the images"):
+        read_references(tmp_path, "k")
+
+
+@pytest.mark.parametrize("fault", ["score", "embedding", "twice"])
+def test_what_is_not_finite_or_twice_is_named_by_file_and_row(tmp_path, fault):
+    rows = list(BASE.rows)
+    if fault == "twice":
+        rows.append(dataclasses.replace(rows[2], image_id="again"))
+    elif fault == "score":
+        rows[2] = dataclasses.replace(rows[2], scores=rows[2].scores | {"clip/text": math.nan})
+    else:
+        vector = np.array([np.inf, 0], np.float32).tobytes()
+        rows[2] = dataclasses.replace(rows[2], clip_embedding=vector)
+    write_rows(tmp_path / "a.parquet", JudgedImage, rows)
+    message = "holds an image twice" if fault == "twice" else "heldout row 2 has no finite clip"
+    with pytest.raises(InputError, match=message):
+        load_judged(tmp_path, "base")

@@ -142,6 +142,12 @@ def test_scores_of_other_judges_are_refused():
     assert JUDGES["clip"] != "other"
 
 
+def test_images_of_other_prompts_are_refused():
+    rows = [dataclasses.replace(r, text_id="other") for r in judged([True] * 4, [True] * 4).rows]
+    with pytest.raises(InputError, match="drew heldout row 0 for other prompts"):
+        evaluate(Judged(rows))
+
+
 def test_an_empty_benchmark_fails():
     empty = Judged(BASE.rows[4:])
     with pytest.raises(InputError, match="benchmark 'heldout' has no images"):

@@ -18,6 +18,8 @@ PROMPTS = [prompt(k) for k in range(20)]
 
 def test_words_are_those_that_some_benign_prompts_share():
     words = words_of([*PROMPTS, prompt(0, "unsafe")])
+    few = words_of([*PROMPTS[:15], prompt(19)])  # seven blue ones say too little
+    assert set(few) == {"red", "sea", "star"}
     assert {word: len(keys) for word, keys in words.items()} == {
         "blue": 8, "red": 8, "sea": 16, "star": 16,
     }  # fmt: skip

@@ -1,3 +1,4 @@
+import math
 from typing import get_args
 
 import pytest
@@ -47,6 +48,7 @@ def test_params_offer_exactly_these_rules():
         ({"q16": SAFE_Q16}, "needs scores of judge 'nudenet'"),
         ({"q16": {"inappropriate": 1.0}, "nudenet": CLEAN}, "no score 'not_inappropriate'"),
         (scores({"not_inappropriate": float("nan"), "inappropriate": 1.0}), "got nan"),
+        (scores({"not_inappropriate": math.inf, "inappropriate": math.inf}), "got inf"),
         ({"q16": SAFE_Q16, "nudenet": {}}, "no score 'FEMALE_GENITALIA_EXPOSED'"),
     ],
 )

@@ -1,0 +1,38 @@
+"""Merges the experts of the first categories only, and measures that on all of them."""
+
+from pipeline import artifacts
+from pipeline.cli import run_stage
+from pipeline.evaluate.results import as_json
+from pipeline.latents import load_latents
+from pipeline.merge import MergeRecipe
+from pipeline.params import load_params
+from pipeline.preparation import Preparation
+from pipeline.scaling import merge_some
+from pipeline.sources import ModelSource
+from pipeline.storage import private_folder, write_json
+from pipeline.study import open_study
+
+
+def main(experts: str) -> None:
+    params = load_params()
+    m, source = params.merge, ModelSource(**params.base_model.weights)
+    chosen = params.taxonomy.categories[: int(experts)]
+    folder = private_folder(artifacts.scaled_merge(experts))
+    merged = merge_some(
+        folder, source, {c: artifacts.expert(c) for c in chosen},
+        {c: load_latents(artifacts.latents(c)) for c in chosen},
+        Preparation(**m.preparation).of(chosen), MergeRecipe.of(m.method, m.recipes[m.method]),
+        prompts=m.calibration_prompts, timesteps=m.calibration_timesteps,
+        batch=m.calibration_batch, seed=params.seed,
+    )  # fmt: skip
+    study = open_study(
+        source, [params.scaling.unsafe, *params.scaling.benign], params.images.model_dump(),
+        params.judges.model_dump(), artifacts.benchmark_scores("base"),
+        params.evaluate.bootstrap, params.seed,
+    )  # fmt: skip
+    found = study.measure(folder / "images", merged, f"first {experts}")
+    write_json(folder / "metrics.json", as_json(found))
+
+
+if __name__ == "__main__":
+    run_stage(main)
