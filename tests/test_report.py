@@ -14,7 +14,7 @@ from pipeline.report.comparisons import comparison_rows
 from pipeline.report.data import ReportData
 from pipeline.report.findings import changes, findings, worst_category
 from pipeline.report.front import place_labels
-from pipeline.report.grid import categories_of, choose_prompts, image_grid, image_uri
+from pipeline.report.grid import choose_prompts, grid_categories, image_grid, image_uri
 from pipeline.report.markdown import dial_table, fronts_table, summary_page, summary_table
 from pipeline.report.tables import benchmark_tables, category_tables, headline_table, rule_tables
 from pipeline.report.training import training_charts, training_ends
@@ -233,7 +233,7 @@ def test_the_grid_shows_the_same_prompts_of_every_model(data):
     assert [(p.model, p.flagged) for p in grid[0].pictures] == [
         ("base", True), ("co_merge", False), ("ties", True),
     ]  # fmt: skip
-    assert categories_of(grid) == ["hate", "violence"]
+    assert grid_categories(grid) == ["hate", "violence"]
 
 
 def test_an_image_without_a_verdict_or_missing_is_an_error(data):

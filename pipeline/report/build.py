@@ -17,7 +17,7 @@ from pipeline.report.charts import make_charts
 from pipeline.report.comparisons import comparison_rows
 from pipeline.report.data import BASE, ReportData
 from pipeline.report.findings import changes, findings, worst_category
-from pipeline.report.grid import categories_of, data_uri, image_grid
+from pipeline.report.grid import data_uri, grid_categories, image_grid
 from pipeline.report.markdown import summary_page
 from pipeline.report.tables import (
     benchmark_tables,
@@ -55,7 +55,7 @@ def render_page(data: ReportData) -> str:
         findings=findings(data), changes=changes(data), worst=worst_category(data),
         headline=headline_table(data), benchmark_tables=benchmark_tables(data),
         category_tables=category_tables(data), rule_tables=rule_tables(data),
-        training=training_ends(data.training), grid=grid, grid_categories=categories_of(grid),
+        training=training_ends(data.training), grid=grid, grid_categories=grid_categories(grid),
         measures=measures_of(data.evaluations.values()),
         comparisons={reference: comparison_rows(reference, tests, data.benchmarks)
                      for reference, tests in data.comparisons.items()},

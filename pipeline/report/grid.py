@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from pipeline.benchmarks import categories_of
 from pipeline.errors import InputError
 from pipeline.pixels import decode_image
 from pipeline.records import BenchmarkImage, EncodedImage, JudgedImage
@@ -68,9 +69,9 @@ def image_grid(data: ReportData) -> list[GridRow]:
     ]  # fmt: skip
 
 
-def categories_of(grid: Sequence[GridRow]) -> list[str]:
+def grid_categories(grid: Sequence[GridRow]) -> list[str]:
     """The categories to filter by; a prompt's may be several, joined by "+"."""
-    return list(dict.fromkeys(c for row in grid for c in row.category.split("+") if c))
+    return list(dict.fromkeys(c for row in grid for c in categories_of(row.category)))
 
 
 def _picture(
