@@ -28,6 +28,21 @@ FRONTS = METRICS / "fronts.json"
 FRONTS_FIGURE = Path("plots/fronts.svg")
 SHIPPED = MODELS / "shipped"
 SHIPPED_METRICS = METRICS / "shipped.json"
+USERS = DATA / "users/users.parquet"  # User rows
+USER_SPACE = DATA / "users/space.safetensors"  # how profiles become vectors
+USER_METRICS = METRICS / "users.json"
+USER_LEVELS = Path("plots/users.csv")  # every user by what is banned, and the level
+USER_PAIRS = DATA / "user_pairs/pairs.parquet"  # UserPair rows
+USER_PAIR_METRICS = METRICS / "user_pairs.json"
+PSA = MODELS / "psa/psa_adapter.safetensors"
+PSA_TRAINING = METRICS / "psa_training.json"
+PSA_STEPS = Path("plots/psa.csv")
+PSA_IMAGES = DATA / "psa_images"
+PSA_SCORES = DATA / "psa_scores"
+PSA_METRICS = METRICS / "psa.json"
+PSA_METHODS = METRICS / "psa_methods.json"  # what it is compared with
+PSA_CONTROL = METRICS / "psa_control.json"  # each ban alone, and the levels
+FORMS = METRICS / "forms.json"  # the adapter in other forms, by split of users
 JOINT = MODELS / "joint"
 JOINT_METRICS = METRICS / "joint.json"
 JOINT_STEPS = Path("plots/joint.csv")
@@ -166,3 +181,13 @@ def measured_part(run: str) -> Path:
 def scaled_merge(experts: str) -> Path:
     """Folder of a merge of the first so many experts."""
     return DATA / "scaled_merge" / experts
+
+
+def form(name: str) -> Path:
+    """Folder of the user adapter in another form."""
+    return MODELS / "forms" / name
+
+
+def shown_by_form(name: str) -> Path:
+    """Folder of what that adapter shows evaluated users, and of its scores."""
+    return DATA / "forms" / name

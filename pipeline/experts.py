@@ -1,17 +1,15 @@
 """Diffusion-DPO training of a LoRA on cached pairs: one category's expert, or all jointly."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pipeline.calibration import Calibration
 from pipeline.diffusion import NoiseSchedule, load_noise_schedule, load_unet
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError
 from pipeline.latents import LatentPairs, hold_out, join_latents
 from pipeline.live import live_metrics
 from pipeline.lora import (
@@ -31,6 +29,7 @@ from pipeline.seeds import ID_LENGTH, content_id, seed_for
 from pipeline.sources import ModelSource
 from pipeline.storage import write_csv, write_json
 from pipeline.train import TrainSettings, kept_entry, train, without_housekeeping
+from pipeline.train_checks import check_base, check_latents, memory_advice
 
 SUMMARY = ("loss", "rewards/accuracies", "rewards/margins", "error/chosen_over_reference",
            "error/rejected_over_reference", "eval/loss", "eval/rewards/accuracies",
@@ -105,7 +104,7 @@ def train_lora(
         FloatingPointError: see ``pipeline.train.train``.
     """
     for category, latents in pairs.items():
-        _check_latents(unet, latents, category)
+        check_latents(unet, latents, category)
     identity = [TRAINING_VERSION, {c: p.digest() for c, p in pairs.items()}, recipe.shaping]
     lora, optim, dpo = recipe.lora, recipe.optim, recipe.dpo
     if optim.batch < processes.count:
@@ -136,7 +135,7 @@ def train_lora(
                         margin_weights=False)  # fmt: skip
         evaluate = PreferenceStep(unet, held_out, schedule, fixed, **look).measure
     with (
-        inputs_through(unet, projections), _memory_advice(),
+        inputs_through(unet, projections), memory_advice("experts"),
         live_metrics(live if processes.main else None) as observe,
     ):  # fmt: skip
         step.rehearse(optim.batch)
@@ -147,37 +146,6 @@ def train_lora(
     unet.eval()
     trained = extract_lora(parameters, lora_scale(lora.rank, lora.alpha, lora.rslora))
     return project_inputs(trained, projections) if projections else trained, history
-
-
-@contextmanager
-def _memory_advice() -> Iterator[None]:
-    """Turn an exhausted memory into an error that says what to change."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise InputError(
-            f"a training step does not fit into memory ({first_line(error)}); lower "
-            "experts.optim.batch, or set experts.optim.gradient_checkpointing: true or "
-            "experts.optim.precision: bf16"
-        ) from error
-
-
-def _check_latents(unet, latents: LatentPairs, category: str) -> None:
-    if not len(latents):
-        raise InputError(
-            f"{category} has no pairs to train on; run `dvc repro build_pairs` and see its metrics"
-        )
-    if (latents.margin < 0).float().mean() > 0.5:
-        raise InputError(
-            f"the judge finds most chosen images of {category} worse than the "
-            "rejected ones: the preference is reversed; run `dvc repro build_pairs`"
-        )
-    channels, width = unet.config.in_channels, unet.config.cross_attention_dim
-    if latents.latent_shape[0] != channels or latents.prompt_embeds.shape[2] != width:
-        raise InputError(
-            f"latents have {latents.latent_shape[0]} channels and text width "
-            f"{latents.prompt_embeds.shape[2]}, the UNet of base_model.path {channels} and {width}"
-        )
 
 
 def _null_space(
@@ -216,12 +184,7 @@ def train_and_save(
     Raises InputError when the latents were made with another base model.
     """
     processes, base_revision = join_processes(), source.identity
-    for category, latents in pairs.items():
-        if latents.base_revision != base_revision:
-            raise InputError(
-                f"the latents of {category} come from base model {latents.base_revision}, "
-                f"base_model is {base_revision}; run `dvc repro cache_latents`"
-            )
+    check_base(pairs, base_revision)
     trained, history = train_lora(
         load_unet(source), pairs, load_noise_schedule(source), recipe, out.checkpoints,
         out.live if recipe.watch.dvclive else None, processes,

@@ -1,4 +1,4 @@
-"""Draw prompts of your own with a model and a LoRA on it, each into a PNG.
+"""Draw prompts of your own with a model, a LoRA and a user adapter on it, each into a PNG.
 
 Image i of a prompt has the seed + i. A PNG holds, as JSON in its text chunk "generate", all that it
 takes to draw it again, so the same command draws only what is missing. Prompts are never printed.
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -21,11 +22,15 @@ from pipeline.diffusion import apply_lora, draw_images, load_pipeline, lora_file
 from pipeline.errors import InputError, first_line
 from pipeline.images import Draw
 from pipeline.params import Images, load_params
+from pipeline.personal.asked import ForWhom, add_arguments, for_whom
 from pipeline.progress import progress_bar
 from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 from pipeline.storage import atomic_path, private_folder, write_csv
 from pipeline.user_prompts import Plan, Prompt, plan_images, read_prompts
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 TEXT_CHUNK = "generate"
 BASE, SIDE_BY_SIDE = "base", "side-by-side"  # folders that --compare adds
@@ -42,17 +47,23 @@ class Recipe:
     lora: str | None = None
     lora_sha256: str | None = None
     scale: float = 1.0  # how often the LoRA counts
+    person: ForWhom | None = None  # with a user adapter
 
     def record(self, prompt: str, seed: int) -> dict[str, object]:
         """All that shapes an image, as plain values."""
-        return {"prompt": prompt, "seed": seed} | asdict(self)
+        plain = asdict(replace(self, person=None))
+        told = {"person": self.person.record()} if self.person else {}
+        return {"prompt": prompt, "seed": seed} | plain | told
 
 
-def make_recipe(model: ModelSource, lora: Path | None, scale: float, sampler: Sampler) -> Recipe:
+def make_recipe(
+    model: ModelSource, lora: Path | None, scale: float, sampler: Sampler,
+    person: ForWhom | None = None,
+) -> Recipe:  # fmt: skip
     """Identify the weights, without loading a model; InputError for a LoRA that is not there."""
     if not 0 <= scale < float("inf") or (scale != 1 and lora is None):
         raise InputError("--scale must be a number from 0 up and needs --lora")
-    base = Recipe(model, model.identity, sampler)
+    base = Recipe(model, model.identity, sampler, person=person)
     if lora is None:
         return base
     with lora_file(lora).open("rb") as opened:
@@ -81,14 +92,26 @@ def generate(
         pipe = load_pipeline(recipe.model, checked=True)
         with progress_bar(drawn, "draw", "image") as progress:
             for folder, part in missing.items():
-                if part and recipes[folder].lora:
-                    apply_lora(pipe, Path(recipe.lora), recipe.scale)
-                draw = partial(draw_images, pipe)
-                _draw(draw, folder, part, recipes[folder], batch, progress)
+                if part:
+                    _draw(_prepare(pipe, recipes[folder]), folder, part, recipes[folder], batch,
+                          progress)  # fmt: skip
     for name, image in pairs.items():
         with Image.open(out / BASE / name) as left, Image.open(out / name) as right:
             _save(out / SIDE_BY_SIDE / name, side_by_side(left, right), recipe.record(*image))
     return drawn
+
+
+def _prepare(pipe: "DiffusionPipeline", recipe: Recipe) -> Draw:
+    """Put on the pipeline what the recipe asks for; returns how it draws."""
+    if recipe.lora:
+        apply_lora(pipe, Path(recipe.lora), recipe.scale)
+    if recipe.person is None:
+        return partial(draw_images, pipe)
+    from pipeline.personal.pipeline import PersonalSafetyPipeline
+
+    person = recipe.person
+    personal = PersonalSafetyPipeline.load(pipe, person.adapter, recipe.identity)
+    return personal.drawing_for(person.boundary, person.strength)
 
 
 def _draw(draw: Draw, folder: Path, plan: Plan, recipe: Recipe, batch: int, progress) -> None:
@@ -139,8 +162,8 @@ def _missing(folder: Path, plan: Plan, recipe: Recipe, overwrite: bool) -> Plan:
     for name, image in plan.items():
         if name not in missing and read_record(folder / name) != recipe.record(*image):
             raise InputError(
-                f"{folder / name} is there already with another prompt, model, LoRA, scale or "
-                "setting; choose another --out, or --overwrite it"
+                f"{folder / name} is there already with another prompt, model, LoRA, scale, "
+                "user or setting; choose another --out, or --overwrite it"
             )
     return missing
 
@@ -170,6 +193,7 @@ def _parse() -> argparse.Namespace:
         "seeds go before this one (default: 0)")  # fmt: skip
     for name, kind in SETTINGS.items():
         add(f"--{name}", type=kind, help=f"default: images.{name} of params.yaml")
+    add_arguments(parser)
     add("--out", type=Path, default=Path("generated"), help="folder (default: generated)")
     add("--compare", action="store_true", help="also the base model's image, and both side by side")
     add("--overwrite", action="store_true", help="draw anew what is there")
@@ -197,14 +221,14 @@ def _run(args: argparse.Namespace) -> None:
     except ValidationError as error:
         faults = "; ".join(f"--{e['loc'][0]}: {e['msg']}" for e in error.errors())
         raise InputError(faults) from error
-    if args.compare and args.lora is None:
-        raise InputError("--compare needs --lora: without one there is the base model alone")
+    if args.compare and args.lora is None and args.psa is None:
+        raise InputError("--compare needs --lora or --psa: without there is the base model alone")
     typed = [Prompt(text, f"--prompt number {k}") for k, text in enumerate(args.prompt or [], 1)]
     prompts = read_prompts(args.prompts) if args.prompts else typed
     plan = plan_images(prompts, args.seed, args.images)
     sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size, args.negative_prompt)
     model = _model(args, ModelSource(**params.base_model.weights))
-    recipe = make_recipe(model, args.lora, args.scale, sampler)
+    recipe = make_recipe(model, args.lora, args.scale, sampler, for_whom(args))
     drawn = generate(args.out, plan, recipe, i.batch, args.compare, args.overwrite)
     where = args.out / SIDE_BY_SIDE if args.compare else args.out
     print(f"{len(plan)} images are in {where}, {drawn} drawn now")

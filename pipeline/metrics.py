@@ -26,7 +26,8 @@ class Estimate:
 
 def rounded(values: Mapping[str, object]) -> dict[str, object]:
     """Values with floats to five decimals, so that files do not differ in the last bits."""
-    return {k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()}
+    # + 0.0: no minus zero
+    return {k: round(v, 5) + 0.0 if isinstance(v, float) else v for k, v in values.items()}
 
 
 def rate(outcomes: Sequence[bool]) -> Estimate:

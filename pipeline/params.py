@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pipeline.artifacts import PARAMS
 from pipeline.errors import InputError
 from pipeline.merge_params import Merge, Ship
+from pipeline.personal_params import EvaluatePsa, Form, Policy, Psa, UserPairs, Users
 from pipeline.section import Count, Section, Share, read_yaml
 from pipeline.study_params import Alone, Dial, Scaling, VariantName
 from pipeline.taxonomy import Slug
@@ -65,6 +66,12 @@ class Prompts(Section):
     min_words: Count
     max_words: Count
     min_similarity: Share  # word-level Jaccard of the two prompts
+
+    @property
+    def language_model(self) -> dict[str, object]:
+        """The arguments of ``pipeline.llm.load_engine``."""
+        return self.model_dump(include={"engine", "model", "revision", "temperature",
+                                        "max_new_tokens", "batch"})  # fmt: skip
 
 
 class Images(Section):
@@ -198,9 +205,15 @@ class Params(Section):
     benchmarks: Annotated[dict[Slug, Path], Field(min_length=1)]
     variants: Annotated[dict[VariantName, Variant], Field(min_length=1)]
     evaluate: Evaluate
+    policy: Policy
+    users: Users
+    user_pairs: UserPairs
+    psa: Psa
+    evaluate_psa: EvaluatePsa
     dial: Dial
     alone: Alone
     scaling: Scaling
+    forms: dict[VariantName, Form]  # other forms of the user adapter, for studies/dvc.yaml
     report: Report
 
     def variant(self, name: str) -> Variant:
@@ -210,6 +223,12 @@ class Params(Section):
                 f"unknown variant {name!r}; params.yaml has {', '.join(self.variants)}"
             )
         return self.variants[name]
+
+    def form(self, name: str) -> Form:
+        """Another form of the user adapter; InputError lists the known ones."""
+        if name not in self.forms:
+            raise InputError(f"unknown form {name!r}; params.yaml has {', '.join(self.forms)}")
+        return self.forms[name]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Params":
@@ -221,6 +240,7 @@ class Params(Section):
             raise ValueError("pairs.min_similarity must be below pairs.max_similarity")
         self._check_merge()
         self._check_studies()
+        self._check_users()
         self.latents.check_against(self.images.size)
         lora, left = self.experts.lora, self.pairs.min_pairs - self.experts.watch.held_out
         if left < 1:
@@ -252,6 +272,18 @@ class Params(Section):
         unknown = sorted(self.merge.weights.keys() - set(self.taxonomy.categories))
         if unknown:
             raise ValueError(f"merge.weights names {unknown[0]!r}, no category of the taxonomy")
+
+    def _check_users(self) -> None:
+        unknown = sorted(set(self.policy.floor) - set(self.taxonomy.categories))
+        if unknown:
+            raise ValueError(f"policy.floor names {unknown[0]!r}, no category of the taxonomy")
+        if self.psa.watch.held_out >= self.pairs.min_pairs:
+            raise ValueError("psa.watch.held_out must leave some of pairs.min_pairs")
+        for form in self.forms.values():
+            form.recipe(self.psa)
+        shown = {self.evaluate_psa.unsafe, *self.evaluate_psa.benign}
+        if not shown <= self.benchmarks.keys():
+            raise ValueError("evaluate_psa.unsafe and .benign must be among benchmarks")
 
     def _check_studies(self) -> None:
         for study in ("dial", "alone"):

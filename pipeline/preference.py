@@ -26,6 +26,7 @@ from pipeline.draws import Draws, RandomDraws
 from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
 from pipeline.lora import adapter_off
+from pipeline.noised import NoisedPairs
 from pipeline.processes import ALONE, Processes
 from pipeline.progress import progress_bar
 from pipeline.train import over_reference
@@ -52,6 +53,27 @@ def caption_rows(latents: LatentPairs, captions: str) -> tuple[Tensor, Tensor]:
     """Training rows as (pair index, prompt index), each (rows,); "both" makes two rows a pair."""
     sides = [getattr(latents, f"{side}_prompt") for side in CAPTIONS[captions]]
     return torch.arange(len(latents)).repeat(len(sides)), torch.cat(sides)
+
+
+def preference_losses(
+    policy: Tensor, target: Tensor, references: Errors, settings: DpoSettings
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    """Losses with gradient and detached metrics of predictions, (batch,) each.
+
+    Args:
+        policy: predictions of the trained model, (2 batch, c, h, w), chosen rows first.
+        target: what was to be predicted.
+        references: errors of the base model, (batch,) each.
+        settings: loss, beta, mu and sft_weight count.
+    """
+    chosen, rejected = squared_error(policy, target).chunk(2)
+    measured = preference_metrics(Errors(chosen, rejected), references, settings.beta)
+    if settings.mu is not None:
+        scale = winner_preserving_scale(*(policy - target).chunk(2), settings.mu)
+        apart = measured["rewards/margins"] < TARGET_MARGINS[settings.loss]
+        rejected = scale_gradient(rejected, scale.where(apart, scale.new_ones(())))
+    losses = LOSSES[settings.loss](Errors(chosen, rejected), references, settings.beta)
+    return losses + settings.sft_weight * chosen, measured
 
 
 def _forwards(unet, compiled: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
@@ -91,7 +113,8 @@ class PreferenceStep:
     ) -> None:  # fmt: skip
         self._bf16, self._processes = precision == "bf16", processes
         self._policy, self._reference = _forwards(unet, compiled)
-        self._unet, self._latents, self._schedule = unet, latents, schedule
+        self._unet, self._latents = unet, latents
+        self._pairs = NoisedPairs(latents, schedule, unet.device)
         self._settings, self._batch = settings, batch
         self._random = RandomDraws(
             latents, len(schedule.alphas_cumprod), settings.prompt_dropout, settings.fixed_draws,
@@ -181,19 +204,11 @@ class PreferenceStep:
     def _preference(
         self, rows: Tensor, draws: Draws, references: Errors | None
     ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-        settings = self._settings
         inputs, target = self._inputs(rows, draws)
         if references is None:
             references = self._reference_errors(inputs, target)
         policy = self._predict(self._policy, inputs)
-        chosen, rejected = squared_error(policy, target).chunk(2)
-        measured = preference_metrics(Errors(chosen, rejected), references, settings.beta)
-        if settings.mu is not None:
-            scale = winner_preserving_scale(*(policy - target).chunk(2), settings.mu)
-            apart = measured["rewards/margins"] < TARGET_MARGINS[settings.loss]
-            rejected = scale_gradient(rejected, scale.where(apart, scale.new_ones(())))
-        losses = LOSSES[settings.loss](Errors(chosen, rejected), references, settings.beta)
-        return losses + settings.sft_weight * chosen, measured
+        return preference_losses(policy, target, references, self._settings)
 
     def _predict(self, forward: Callable[..., Tensor], inputs: dict[str, object]) -> Tensor:
         with torch.autocast(self._unet.device.type, torch.bfloat16, enabled=self._bf16):
@@ -201,30 +216,7 @@ class PreferenceStep:
 
     def _inputs(self, rows: Tensor, draws: Draws) -> tuple[dict[str, object], Tensor]:
         """Arguments of the UNet and its target, (2 batch, ...), chosen rows first."""
-        pairs, prompts = self._pair_of[rows], self._prompt_of[rows].clone()
-        prompts[draws.dropped] = 0  # row 0 is the empty prompt
-        clean = torch.cat([self._clean(side, pairs, draws) for side in ("chosen", "rejected")])
-        return self._noised(clean, draws, prompts, pairs)
-
-    def _noised(
-        self, clean: Tensor, draws: Draws, prompts: Tensor, pairs: Tensor
-    ) -> tuple[dict[str, object], Tensor]:  # fmt: skip
-        """As ``_inputs``, from clean latents of one side or of both after each other."""
-        sides, device = len(clean) // len(prompts), self._unet.device
-        timesteps = draws.timesteps.repeat(sides)
-        noise = draws.noise.repeat(sides, 1, 1, 1)
-        noisy, target = self._schedule.noised(clean, noise, timesteps)
-        corner = self._latents.corner[pairs, draws.views].repeat(sides, 1)
-        given = self._latents.conditions(prompts.repeat(sides), corner, device)
-        inputs = {"sample": noisy.to(device), "timestep": timesteps.to(device)} | given
-        return inputs, target.to(device)
-
-    def _clean(self, side: str, pairs: Tensor, draws: Draws) -> Tensor:
-        """A sample of the posterior of one side's images, (batch, c, h, w)."""
-        mean, std = (
-            getattr(self._latents, f"{side}_{name}")[pairs, draws.views] for name in ("mean", "std")
-        )
-        return mean + std * draws.posterior
+        return self._pairs.both(self._pair_of[rows], self._prompt_of[rows], draws)
 
     @torch.no_grad()
     def _reference_errors(self, inputs: dict[str, object], target: Tensor) -> Errors:
@@ -238,8 +230,8 @@ class PreferenceStep:
         On the chosen image under its own safe prompt: what is safe is to stay as it was.
         """
         pairs = self._pair_of[rows]
-        clean = self._clean("chosen", pairs, draws)
-        inputs, _ = self._noised(clean, draws, self._latents.chosen_prompt[pairs], pairs)
+        prompts = self._latents.chosen_prompt[pairs]
+        inputs, _ = self._pairs.chosen(pairs, prompts, draws)
         with torch.no_grad(), adapter_off(self._unet):
             reference = self._predict(self._reference, inputs)
         return squared_error(self._predict(self._policy, inputs), reference)

@@ -79,6 +79,34 @@ class PreferencePair:
 
 
 @dataclass(frozen=True)
+class User:
+    """A user with the boundary that was decided for them; "" is "not told", "none" a religion."""
+
+    user_id: str
+    split: str  # "train", "val", "test_seen" (trained on too) or "test_unseen"
+    age: int | None  # years
+    gender: str
+    religion: str
+    physical: str
+    mental: str
+    banned: str  # categories joined by "+", those of the floor included
+    level: str  # "L1" to "L5"
+    stands_for: str  # the level that this user represents, or ""
+    vector: bytes  # the encoder's, standardised, float32
+
+
+@dataclass(frozen=True)
+class UserPair:
+    """What a pair teaches for one user under one of its captions."""
+
+    user_id: str
+    pair_id: str
+    category: str
+    caption: str  # "unsafe" or "safe"
+    chosen: str  # the preferred image, "safe" or "unsafe"; "base": stay like the base model
+
+
+@dataclass(frozen=True)
 class BenchmarkPrompt:
     """One prompt of a benchmark; ``row`` counts from 0 over the whole file."""
 

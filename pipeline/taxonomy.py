@@ -1,11 +1,13 @@
 """Harm categories: one YAML file each, with a policy-level definition and concepts by split."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.artifacts import category_file
 from pipeline.errors import InputError
 from pipeline.section import Section, read_yaml
 
@@ -51,3 +53,8 @@ def load_category(path: Path) -> Category:
     if not category.train_concepts:
         raise InputError(f"{path} has no concept of split 'train'; add one or drop the category")
     return category
+
+
+def load_categories(folder: Path, names: Sequence[str]) -> dict[str, Category]:
+    """Read several category files of a folder, by name; InputError as ``load_category``."""
+    return {name: load_category(category_file(folder, name)) for name in names}

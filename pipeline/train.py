@@ -29,7 +29,7 @@ TrainingStep = Callable[[Tensor, torch.Generator], tuple[Tensor, dict[str, Tenso
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long and how fast to train; learning rate warms up linearly, then stays."""
+    """How long and how fast to train; the learning rate warms up, stays, and may fall again."""
 
     learning_rate: float
     warmup_steps: int
@@ -46,6 +46,7 @@ class TrainSettings:
     gradient_checkpointing: bool = False  # less memory for a second forward
     compile: bool = False  # torch.compile for policy and reference: minutes at the start
     checkpoints: int = 1  # how many are kept while training
+    decay_steps: int = 0  # the last ones, over which the learning rate falls to 0
 
 
 def train(
@@ -96,7 +97,7 @@ def train(
         if not math.isfinite(means["loss"]):
             raise FloatingPointError(
                 f"loss is {means['loss']} at step {state.step}, rows {batch_rows.tolist()}; lower "
-                "experts.optim.learning_rate or experts.dpo.beta"
+                "optim.learning_rate or dpo.beta in its section of params.yaml"
             )
         optimizer.zero_grad()
         (losses.sum() / settings.batch).backward()
@@ -132,7 +133,7 @@ def _update(
     _sum_gradients(parameters, processes)
     torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
     for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * warmup(step, settings.warmup_steps)
+        group["lr"] = settings.learning_rate * schedule(step, settings)
     optimizer.step()
 
 
@@ -152,7 +153,10 @@ def _measure(
 
 def without_housekeeping(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings without those that leave the trained weights as they are."""
-    return {k: v for k, v in settings.items() if k not in ("checkpoints", "checkpoint_every")}
+    idle = {"checkpoints", "checkpoint_every"}
+    if not settings.get("decay_steps"):
+        idle.add("decay_steps")
+    return {k: v for k, v in settings.items() if k not in idle}
 
 
 def _optimizer(
@@ -216,15 +220,18 @@ def _check_divergence(means: Mapping[str, float], step: int, bound: float | None
     if bound is not None and means.get(WATCHED, 0.0) > bound:
         raise FloatingPointError(
             f"training diverges: at step {step} the chosen side's error is "
-            f"{means[WATCHED]:.0%} above the base model's, experts.optim.max_chosen_error allows "
-            f"{bound:.0%}; lower experts.optim.learning_rate or experts.dpo.beta, or raise "
-            "experts.dpo.mu"
+            f"{means[WATCHED]:.0%} above the base model's, optim.max_chosen_error allows "
+            f"{bound:.0%}; in its section of params.yaml lower optim.learning_rate or dpo.beta, or "
+            "raise dpo.mu"
         )
 
 
-def warmup(step: int, warmup_steps: int) -> float:
-    """The learning rate's factor: linear up to 1 over ``warmup_steps``, then 1."""
-    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+def schedule(step: int, settings: TrainSettings) -> float:
+    """The learning rate's factor: linear up to 1, then 1, then linear down towards 0."""
+    rise = (step + 1) / settings.warmup_steps if settings.warmup_steps else 1.0
+    left = settings.max_steps - step
+    fall = left / settings.decay_steps if settings.decay_steps else 1.0
+    return min(1.0, rise, fall)
 
 
 def rows_of_step(rows: int, batch: int, step: int, seed: int) -> Tensor:

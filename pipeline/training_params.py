@@ -61,6 +61,7 @@ class Optim(Section):
     gradient_checkpointing: bool  # less memory for a second forward
     compile: bool  # torch.compile for policy and reference: minutes at the start
     checkpoints: Count  # how many are kept while training
+    decay_steps: Annotated[int, Field(ge=0)] = 0  # last ones, over which the rate falls to 0
 
     @model_validator(mode="after")
     def _checkpoints_when_logged(self) -> "Optim":

@@ -5,6 +5,7 @@ from pipeline.cli import run_stage
 from pipeline.params import load_params
 from pipeline.report.build import build_report
 from pipeline.report.read import read_report, with_studies
+from pipeline.report.read_personal import with_personal
 
 
 def main() -> None:
@@ -16,8 +17,11 @@ def main() -> None:
     )  # fmt: skip
     build_report(
         artifacts.STUDIES_REPORT,
-        with_studies(data, categories, params.alone.benchmarks, params.dial.models),
-    )
+        with_studies(
+            with_personal(data, params.psa.adapter.form == "gated"), categories,
+            params.alone.benchmarks, params.dial.models,
+        ),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def main(category: str) -> None:
     p = params.prompts
     taxonomy = load_category(artifacts.category_file(params.taxonomy.folder, category))
     leaked = {normalise(row.prompt) for row in load_prompts(params.benchmarks)}
-    engine = load_engine(p.engine, p.model, p.revision, p.temperature, p.max_new_tokens, p.batch)
+    engine = load_engine(**p.language_model)
     limits = PairLimits(p.min_words, p.max_words, p.min_similarity)
     pairs, metrics = synthesize_prompts(
         taxonomy, engine, pairs_per_concept=p.pairs_per_concept, max_attempts=p.max_attempts,

@@ -14,16 +14,17 @@ MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 LAYERS = [
     {"errors"}, {"artifacts", "live", "processes", "progress", "records", "seeds",
                  "section"},
-    {"taxonomy", "measures"}, {"training_params", "study_params"}, {"merge_params"},
-    {"params", "storage", "policy"},
-    {"checkpoints", "figures", "user_prompts", "cli", "llm", "lora", "pixels", "safe_latents",
-     "sources", "benchmarks"},
+    {"taxonomy", "measures"}, {"training_params", "study_params"},
+    {"merge_params", "personal_params"}, {"params", "storage", "policy"},
+    {"checkpoints", "figures", "user_prompts", "cli", "llm", "embed_text", "lora", "pixels",
+     "safe_latents", "sources", "benchmarks"},
     {"sampler"}, {"diffusion"}, {"variants"},
     {"judges", "prompts", "images", "train"}, {"scores", "samples", "latents"},
     {"encode", "benchmark_scores"}, {"pairs", "dpo", "metrics", "lowrank", "moments"},
     {"nullspace", "distances", "calibration"}, {"paired"}, {"preparation"}, {"merge_calibration"},
-    {"calibrate", "merge"}, {"merge_report"}, {"merge_run"}, {"draws"}, {"preference"},
-    {"experts", "evaluate"}, {"report", "shipping", "dial", "study", "scaling", "parts"},
+    {"calibrate", "merge"}, {"merge_report"}, {"merge_run"}, {"draws"}, {"noised"},
+    {"preference", "train_checks"}, {"experts", "evaluate"}, {"personal"},
+    {"report", "shipping", "dial", "study", "scaling", "parts"},
     {"fronts"}, {"generate", "testbed"},
 ]  # fmt: skip
 DOORS = {

@@ -45,7 +45,7 @@ def test_parameters_are_what_the_stage_reads(stage):
         and (getattr(node.value, "id", "") == "params"
              or getattr(getattr(node.value, "func", None), "id", "") == "load_params")
     }  # fmt: skip
-    read = {"variants" if name == "variant" else name for name in read}
+    read = {{"variant": "variants", "form": "forms"}.get(name, name) for name in read}
     listed = {p.split(".")[0] for p in body(stage).get("params", [])}
     assert listed == read
 
@@ -99,7 +99,8 @@ def test_dvc_reads_the_file_and_lists_the_contracts_stages():
             "sample_benchmark@negative_prompt", "calibrate_merge", "ship", "report",
             } <= names  # fmt: skip
     one_each = {"train_joint", "calibrate_merge", "merge_experts", "score_references",
-                "compare_variants", "ship", "report"}  # fmt: skip
+                "compare_variants", "ship", "report", "simulate_users", "build_user_pairs",
+                    "train_psa", "sample_psa", "score_psa", "evaluate_psa"}  # fmt: skip
     assert {n for n in names if "@" not in n} == one_each
     assert len(names) == 6 * 7 + 4 + 3 * 9 + len(one_each)
 

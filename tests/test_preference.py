@@ -7,6 +7,7 @@ import torch
 from pipeline.diffusion import NoiseSchedule
 from pipeline.errors import InputError
 from pipeline.lora import attach_lora
+from pipeline.noised import NoisedPairs
 from pipeline.preference import DpoSettings, PreferenceStep, caption_rows
 from pipeline.processes import ALONE, Processes
 
@@ -63,13 +64,16 @@ def with_views(latents, views=3):
 
 
 @pytest.mark.parametrize("fixed_draws", [None, 5])
-def test_both_sides_show_the_same_view(tiny_unet, tiny_latents, alphas_cumprod, fixed_draws):
+def test_both_sides_show_the_same_view(
+    tiny_unet, tiny_latents, alphas_cumprod, fixed_draws, monkeypatch
+):
     attach_lora(tiny_unet, 2, TARGETS, seed=0)
     latents, seen = with_views(tiny_latents), []
     dpo = dataclasses.replace(DPO, fixed_draws=fixed_draws)
     step = PreferenceStep(tiny_unet, latents, NoiseSchedule(alphas_cumprod, "epsilon"), dpo)
-    noised = step._noised
-    step._noised = lambda clean, *rest: (seen.append(clean), noised(clean, *rest))[1]
+    noised = NoisedPairs._noised
+    monkeypatch.setattr(NoisedPairs, "_noised", lambda self, clean, *rest: (
+        seen.append(clean), noised(self, clean, *rest))[1])  # fmt: skip
     for seed in range(6):
         step(torch.arange(8), torch.Generator().manual_seed(seed))
     views = (torch.cat(seen).mean((1, 2, 3)) / 10).round()

@@ -252,7 +252,8 @@ def test_large_images_are_shown_smaller():
 def test_charts_that_have_no_numbers_are_left_out(data):
     charts = make_charts(data)
     assert {name: bool(chart.specs) for name, chart in charts.items()} == {
-        "front": True, "categories": True, "experts": False, "yields": True, "training": True,
+        "front": True, "categories": True, "experts": False, "control": False, "yields": True,
+        "training": True,
     }  # fmt: skip
     assert list(charts["front"].specs) == ["CMMD, benign", "CLIPScore, benign"]
     dials = {"joint": [{"scale": 0.0, "heldout/ip": 0.9, "benign/clip_score": 94.0}]}

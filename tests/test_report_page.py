@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.measures import show, show_interval
 from pipeline.report.build import build_report
-from tests.test_report import CATEGORIES, EVALUATIONS, FLAGGED, KINDS, make_data
+from tests.test_report import CATEGORIES, EVALUATIONS, FLAGGED, KINDS
+from tests.test_report_personal import PSA, make_personal_data
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs requirements-dev.txt")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -37,7 +38,7 @@ def browser():
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    build_report(folder / "index.html", make_data(folder))
+    build_report(folder / "index.html", make_personal_data(folder))
     return (folder / "index.html").as_uri()
 
 
@@ -81,7 +82,7 @@ def shown_rows(page):
 
 
 def shown_models(page):
-    return page.locator(".grid thead th[data-model]:visible").all_text_contents()
+    return page.locator("#images .grid thead th[data-model]:visible").all_text_contents()
 
 
 def test_the_tables_have_the_numbers_of_the_metrics(page):
@@ -135,11 +136,11 @@ def test_all_that_is_shown_can_be_revealed_and_blurred_but_never_in_print(page):
     page.emulate_media(media="screen")
     page.get_by_role("button", name="Blur all").click()
     assert page.locator(".shot[aria-pressed=true]").count() == 0
-    assert shots.count() == 24
+    assert shots.count() == 24 + 16
 
 
 def test_filters_hide_rows_and_columns(page):
-    flags = page.locator("td[data-flagged] .flag")  # a mark, not a colour alone
+    flags = page.locator("#images td[data-flagged] .flag")  # a mark, not a colour alone
     assert flags.all_text_contents() == ["⚑ flagged"] * len(FLAGGED)
     assert shown_rows(page) == 8
     page.select_option("[name=benchmark]", "heldout")
@@ -160,6 +161,53 @@ def test_filters_hide_rows_and_columns(page):
     assert shown_rows(page) == 0
     assert page.get_by_text("No prompt passes these filters.").is_visible()
     assert page.locator("#count").inner_text() == "0 of 8 prompts, 1 models"
+
+
+def test_people_are_shown_with_their_wishes_and_verdicts(page):
+    rows = page.locator("#personal .people tbody tr")
+    heads = [re.sub(r"\s+", " ", t) for t in rows.locator("th").all_inner_texts()]
+    assert heads == ["base nobody’s bans", "L1 bans the floor alone", "L2 bans hate",
+                     "L3 bans everything"]  # fmt: skip
+    assert [re.sub(r"\s+", " ", t).strip() for t in rows.locator("td").all_inner_texts()] == [
+        "⚑ flagged", "⚑ flagged", "⚑ flagged", "", "⚑ allowed", "⚑ allowed", "banned", "",
+        "banned", "⚑ allowed", "banned", "", "⚑ banned", "banned", "banned", "",
+    ]  # fmt: skip
+    bad = "rgb(179, 38, 30)"  # of the theme: what is inappropriate and not allowed, nothing else
+    frames = rows.locator(".shot").evaluate_all(
+        "(all, bad) => all.map((s, k) => getComputedStyle(s).borderColor === bad ? k : -1)", bad
+    )
+    assert [k for k in frames if k >= 0] == [0, 1, 2, 12]
+
+
+def test_peoples_pictures_are_blurred_and_moved_over_like_all_others(page):
+    shots = page.locator("#personal .shot")
+    assert all("blur(16px)" in blur(shots.nth(k)) for k in range(shots.count()))
+    shots.nth(0).focus()
+    for key in ("ArrowDown", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    pressed = "all => all.map((s, k) => s.ariaPressed === 'true' ? k : -1).filter(k => k >= 0)"
+    assert shots.evaluate_all(pressed) == [5] and blur(shots.nth(5)) == "none"
+    page.get_by_role("button", name="Reveal these pictures").click()
+    assert page.locator(".shot[aria-pressed=true]").count() == 16  # not those of the models
+    page.emulate_media(media="print")
+    assert "blur" in blur(shots.nth(5))
+    page.emulate_media(media="screen")
+    page.get_by_role("button", name="Blur these pictures").click()
+    assert page.locator(".shot[aria-pressed=true]").count() == 0
+    page.get_by_role("button", name="Reveal these pictures").click()
+    page.get_by_role("button", name="Blur all").click()
+    assert page.locator(".shot[aria-pressed=true]").count() == 0
+
+
+def test_people_are_measured_in_tables_and_a_chart(page):
+    row = page.locator("#personal table.metrics tr[data-model=psa]").first
+    banned = PSA["test_unseen"]["banned_ip"]
+    assert row.locator("td").first.inner_text().split() == [
+        show("ip", banned["value"]), show_interval("ip", banned), "n", "=", "24",
+    ]  # fmt: skip
+    chart = page.locator("#personal [data-chart=control] svg")
+    shown = [t for t in chart.locator("text").all_text_contents() if re.match(r"0\.\d\d", t)]
+    assert sorted(shown) == ["0.12"] * 5 + ["0.88"] * 4
 
 
 def test_the_page_follows_the_systems_theme_and_its_button(page):
@@ -184,7 +232,7 @@ def test_the_page_follows_the_systems_theme_and_its_button(page):
 
 
 def test_charts_are_drawn_described_and_chosen(page):
-    assert page.evaluate(CHARTS_DRAWN) == 4  # no study has measured the experts
+    assert page.evaluate(CHARTS_DRAWN) == 5  # no study has measured the experts
     front = page.locator("figure[data-chart=front] .chart")
     assert "IP, unseen concepts against CMMD, benign" in front.get_attribute("aria-label")
     assert {"base", "co_merge (ships)"} <= set(front.locator("svg text").all_text_contents())

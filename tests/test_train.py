@@ -7,7 +7,14 @@ import torch
 
 from pipeline.errors import InputError
 from pipeline.processes import Processes
-from pipeline.train import TrainSettings, kept_entry, rows_of_step, train, warmup
+from pipeline.train import (
+    TrainSettings,
+    kept_entry,
+    rows_of_step,
+    schedule,
+    train,
+    without_housekeeping,
+)
 
 SETTINGS = TrainSettings(
     learning_rate=0.05, warmup_steps=3, batch=4, max_steps=12, weight_decay=0.01,
@@ -211,6 +218,16 @@ def test_a_batch_larger_than_the_data_wraps_around():
     assert sorted(rows_of_step(2, 5, 0, seed=0).tolist()) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
 
 
-def test_warmup():
-    assert [warmup(s, 4) for s in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert warmup(0, 0) == 1.0
+def test_learning_rate_rises_stays_and_falls_where_it_is_asked_to():
+    settings = dataclasses.replace(SETTINGS, warmup_steps=4, max_steps=10)
+    assert [schedule(s, settings) for s in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert schedule(9, settings) == schedule(0, dataclasses.replace(settings, warmup_steps=0)) == 1
+    falling = dataclasses.replace(settings, decay_steps=5)
+    assert [schedule(s, falling) for s in range(3, 10)] == [1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2]
+
+
+def test_a_run_that_does_not_decay_is_the_one_from_before_it_could():
+    told = without_housekeeping(dataclasses.asdict(SETTINGS))
+    assert "decay_steps" not in told and "checkpoint_every" not in told
+    falling = dataclasses.replace(SETTINGS, decay_steps=5)
+    assert without_housekeeping(dataclasses.asdict(falling)) == told | {"decay_steps": 5}

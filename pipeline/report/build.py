@@ -19,6 +19,7 @@ from pipeline.report.data import BASE, ReportData
 from pipeline.report.findings import changes, findings, worst_category
 from pipeline.report.grid import data_uri, grid_categories, image_grid
 from pipeline.report.markdown import summary_page
+from pipeline.report.personal import personal_section
 from pipeline.report.tables import (
     benchmark_tables,
     category_tables,
@@ -56,7 +57,7 @@ def render_page(data: ReportData) -> str:
         headline=headline_table(data), benchmark_tables=benchmark_tables(data),
         category_tables=category_tables(data), rule_tables=rule_tables(data),
         training=training_ends(data.training), grid=grid, grid_categories=grid_categories(grid),
-        measures=measures_of(data.evaluations.values()),
+        measures=measures_of(data.evaluations.values()), personal=personal_section(data),
         comparisons={reference: comparison_rows(reference, tests, data.benchmarks)
                      for reference, tests in data.comparisons.items()},
         reasons=sorted({reason for m in data.pairs.values() for reason in m["drops"]}),

@@ -28,10 +28,14 @@ def make_charts(data: ReportData) -> dict[str, Chart]:
     return {
         "front": Chart("Safety against quality", front_charts(data), "Cost shown"),
         "categories": Chart("By category", category_charts(data), "Benchmark"),
-        "experts": Chart("Experts by category", expert_chart(data.expert_matrix), ""),
+        "experts": Chart("Experts by category", matrix_chart(
+            data.expert_matrix, "IP by expert and category", "expert"), ""),
+        "control": Chart("Control by category", matrix_chart(
+            _control_matrix(data), "IP by banned category and category of the prompt",
+            "banned"), ""),
         "yields": Chart("Pairs kept and dropped", yield_chart(data.pairs), ""),
         "training": Chart("Training curves", training_charts(data.training), "Training of"),
-    }
+    }  # fmt: skip
 
 
 def category_charts(data: ReportData) -> dict[str, dict]:
@@ -58,12 +62,21 @@ def category_charts(data: ReportData) -> dict[str, dict]:
     return charts
 
 
-def expert_chart(matrix: Mapping[str, Mapping[str, Estimate]] | None) -> dict[str, dict]:
-    """What each expert alone leaves of every category."""
-    cells = [_heat(expert, category, "ip", estimate) for expert, row in (matrix or {}).items()
-             for category, estimate in row.items()]  # fmt: skip
-    name = "IP by expert and category"
-    return {name: _heat_map(cells, name, "expert", list(matrix), list(matrix))} if cells else {}
+def matrix_chart(
+    matrix: Mapping[str, Mapping[str, Estimate]] | None, name: str, rows: str
+) -> dict[str, dict]:
+    """What each row leaves of every category; a row stands for one of them."""
+    cells = [_heat(row, category, "ip", estimate) for row, found in (matrix or {}).items()
+             for category, estimate in found.items()]  # fmt: skip
+    return {name: _heat_map(cells, name, rows, list(matrix), list(matrix))} if cells else {}
+
+
+def _control_matrix(data: ReportData) -> dict[str, dict[str, Estimate]] | None:
+    """What banning one category leaves of each, in the categories' order."""
+    if data.personal is None:
+        return None
+    names, matrix = data.personal.categories, data.personal.control["matrix"]
+    return {banned: {c: matrix[banned][c]["ip"] for c in names} for banned in names}
 
 
 def _heat(row: str, category: str, metric: str, estimate: Estimate) -> dict:

@@ -1,6 +1,6 @@
 """What a report is made of: everything that its stage has read, as plain values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +8,38 @@ from pipeline.errors import InputError
 from pipeline.records import BENIGN, UNSAFE, BenchmarkImage
 
 BASE = "base"  # the model that all others are compared with
+PSA = "psa"  # the user adapter, among the methods that show people pictures
 Estimate = Mapping[str, float]  # "value", "low", "high", "n"
 Metrics = Mapping[str, Mapping[str, Estimate]]  # benchmark -> metric -> estimate
 Comparison = Mapping[str, float | bool | None]
 # reference model -> model -> "<benchmark>/<metric>" -> comparison
 Comparisons = Mapping[str, Mapping[str, Mapping[str, Comparison]]]
+
+
+@dataclass(frozen=True)
+class Personal:
+    """What people of different boundaries are shown.
+
+    Attributes:
+        categories: in the order of the adapter's gates.
+        floor: what is banned for everybody.
+        by_bans: whether the adapter's pictures depend on nothing about a person but the bans.
+        methods: method to split of users to its metrics: the adapter, base, the model that ships,
+            and baselines.
+        control: ``metrics/psa_control.json``.
+        users: ``metrics/users.json``.
+        images: ``BASE``, or a level, to the images of the prompts that the page shows.
+        verdicts: image id to whether the rule calls it inappropriate.
+    """
+
+    categories: Sequence[str]
+    floor: Collection[str]
+    by_bans: bool
+    methods: Mapping[str, Metrics]
+    control: Mapping[str, Mapping]
+    users: Mapping[str, object]
+    images: Mapping[str, Sequence[BenchmarkImage]]
+    verdicts: Mapping[str, bool]
 
 
 @dataclass(frozen=True)
@@ -39,6 +66,7 @@ class ReportData:
         provenance: label to value, in order.
         expert_matrix: expert to category to the estimate of its IP, where it was measured.
         dials: model to the rows of its strength dial, where they were measured.
+        personal: what people of different boundaries are shown, where there is a user adapter.
     """
 
     rule: str
@@ -56,6 +84,7 @@ class ReportData:
     provenance: Mapping[str, str]
     expert_matrix: Mapping[str, Mapping[str, Estimate]] | None = None
     dials: Mapping[str, Sequence[Mapping[str, float]]] | None = None
+    personal: Personal | None = None
 
     def __post_init__(self):
         for model in (BASE, self.shipped):
@@ -64,6 +93,10 @@ class ReportData:
                     f"a report needs the evaluation of {model!r} and has those of "
                     f"{', '.join(self.evaluations) or 'no model'}; add it to variants"
                 )
+        for method in (PSA, BASE, self.shipped) if self.personal else ():
+            if method not in self.personal.methods:
+                raise InputError(f"what people are shown was not measured by {method!r}; run "
+                                 "`dvc repro evaluate_psa`")  # fmt: skip
 
     def models(self) -> list[str]:
         """All models: base, the one that ships, and the others in their order."""

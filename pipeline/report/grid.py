@@ -14,6 +14,7 @@ from pipeline.pixels import decode_image
 from pipeline.records import BenchmarkImage, EncodedImage, JudgedImage
 from pipeline.report.data import BASE, ReportData
 
+MAKERS = "sample_benchmark", "evaluate"  # the stages that make images and verdicts
 SIDE = 256  # larger images are shown in this size, so that the page stays light
 
 
@@ -62,7 +63,7 @@ def image_grid(data: ReportData) -> list[GridRow]:
     return [
         GridRow(
             benchmark, example.category, example.row,
-            [_picture(m, index[m], benchmark, example.row, data.verdicts) for m in models],
+            [make_picture(m, index[m], benchmark, example.row, data.verdicts) for m in models],
         )
         for benchmark in data.benchmarks
         for example in choose_prompts(data.images[BASE], benchmark, data.rows)
@@ -74,17 +75,18 @@ def grid_categories(grid: Sequence[GridRow]) -> list[str]:
     return list(dict.fromkeys(c for row in grid for c in categories_of(row.category)))
 
 
-def _picture(
+def make_picture(
     model: str, index: Mapping[tuple[str, int], BenchmarkImage], benchmark: str, row: int,
-    verdicts: Mapping[str, bool],
+    verdicts: Mapping[str, bool], makers: tuple[str, str] = MAKERS,
 ) -> Picture:  # fmt: skip
+    """One image with its verdict; InputError without either, naming the stage that makes it."""
     image = index.get((benchmark, row))
     if image is None:
         raise InputError(f"{model} lacks an image of {benchmark} row {row}; run "
-                         "`dvc repro sample_benchmark` for it")  # fmt: skip
+                         f"`dvc repro {makers[0]}` for it")  # fmt: skip
     if image.image_id not in verdicts:
         raise InputError(f"the image of {benchmark} row {row} by {model} has no verdict; run "
-                         "`dvc repro evaluate` for it")  # fmt: skip
+                         f"`dvc repro {makers[1]}` for it")  # fmt: skip
     return Picture(model, image_uri(image.image), verdicts[image.image_id])
 
 

@@ -2,10 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.measures import headline, in_order, show, show_interval, split, title
+from pipeline.measures import benchmark_title, headline, in_order, show, show_interval, split, title
 from pipeline.report.comparisons import marks
 from pipeline.report.data import BASE, Comparisons, Metrics, ReportData
 from pipeline.report.findings import changes, worst_category
+from pipeline.report.personal_findings import personal_findings
+from pipeline.report.personal_tables import (
+    UNSEEN,
+    methods_table,
+    personal_measure,
+    value_and_interval,
+)
 from pipeline.report.tables import note_on_base
 
 LEGEND = ("Values with 95 % intervals. **Bold**: better than base; ✗: worse; neither: not told "
@@ -38,6 +45,33 @@ def summary_table(
     return _markdown(["model", *(title(m, b) for b, m in columns)], rows)
 
 
+PEOPLE = ("banned_ip", "allowed_preservation", "benign_clip_ratio/benign",
+          "benign_clip_ratio/lookalike", "monotonicity_violations", "pass_rate", "psa_wins",
+          "psa_losses")  # fmt: skip
+
+
+def people_table(methods: Mapping[str, Metrics], users: str) -> str:
+    """Methods by what they show the users of a split, values with 95 % intervals, as Markdown.
+
+    ``methods`` is method to split to metric to estimate; what none of them has is left out.
+    """
+    found = {method: splits[users] for method, splits in methods.items()}
+    metrics = [m for m in PEOPLE if any(m in some for some in found.values())]
+
+    def cell(metric: str, estimate: Mapping[str, float] | None) -> str:
+        return "{} ({})".format(*value_and_interval(metric, estimate)) if estimate else "–"
+
+    rows = [[f"`{method}`", *(cell(m, some.get(m)) for m in metrics)]
+            for method, some in found.items()]  # fmt: skip
+    return _markdown(["method", *map(_people_title, metrics)], rows)
+
+
+def _people_title(metric: str) -> str:
+    name, _, part = metric.partition("/")
+    whose = "PSA's " if name.startswith("psa_") else ""
+    return f"{whose}{personal_measure(name).title}{part and f', {benchmark_title(part)}'}"
+
+
 def _marked(
     model: str, benchmark: str, metric: str, results: Metrics, kind: str,
     comparisons: Comparisons, shipped: str,
@@ -66,7 +100,7 @@ def summary_page(data: ReportData) -> str:
         f"## Safety alignment: `{data.shipped}` ships",
         summary_table(evaluations, data.benchmarks, data.comparisons, data.shipped),
         f"{LEGEND} IP by rule `{data.rule}`.",
-        "### What changed against base", *_changes(data), *tables,
+        "### What changed against base", *_changes(data), *tables, *_personal(data),
         f"Provenance: {made or 'unknown'}",
     ]) + "\n"  # fmt: skip
 
@@ -99,6 +133,21 @@ def _category_tables(data: ReportData, benchmark: str) -> dict[str, str]:
 
     header = ["category", "`base`", f"`{data.shipped}`", "n"]
     return {kind: _markdown(header, [cells(n) for n in names]) for kind, names in by_kind.items()}
+
+
+def _personal(data: ReportData) -> list[str]:
+    """What users who were not trained on are shown, nothing where there is no user adapter."""
+    if data.personal is None:
+        return []
+    table = methods_table(data, UNSEEN)
+    header = ["shown by", *(f"{c.group}: {c.title}" if c.group else c.title
+                            for c in table.columns)]  # fmt: skip
+    rows = [
+        [f"`{method}`", *(f"{c.text} ({c.interval}), {c.note}" if c else "–" for c in cells)]
+        for method, cells in table.rows.items()
+    ]
+    said = "\n".join(f"- {sentence}" for sentence in personal_findings(data))
+    return ["### Personal boundaries, unseen users", said, _markdown(header, rows)]
 
 
 def fronts_table(report: dict[str, dict]) -> str:

@@ -68,7 +68,7 @@ function reveal(shot, shown) {
 }
 
 const filters = byId("filters");
-const grid = document.querySelector(".grid");
+const grid = document.querySelector("#images .grid");
 
 function applyFilters() {
   const chosen = new FormData(filters);
@@ -94,24 +94,27 @@ function passes(row, chosen) {
   return !chosen.get("disagree") || new Set(flags).size > 1;
 }
 
-const visibleShots = () => all("td:not([hidden]) .shot", grid).filter((s) => s.offsetParent);
+const visibleShots = (root) => all("td:not([hidden]) .shot", root).filter((s) => s.offsetParent);
 
 function moveFocus(event) {
   const shot = event.target.closest(".shot");
   const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
   if (!shot || !step) return;
-  const column = (other) => other.closest("td").dataset.model === shot.closest("td").dataset.model;
+  const column = (other) => other.closest("td").cellIndex === shot.closest("td").cellIndex;
   const vertical = event.key === "ArrowUp" || event.key === "ArrowDown";
-  const line = vertical ? visibleShots().filter(column) : visibleShots();
+  const shots = visibleShots(event.currentTarget);
+  const line = vertical ? shots.filter(column) : shots;
   event.preventDefault();
   line[line.indexOf(shot) + step]?.focus();
 }
 
 all(".shot").forEach((shot) => shot.addEventListener("click", () =>
   reveal(shot, shot.getAttribute("aria-pressed") !== "true")));
-grid.addEventListener("keydown", moveFocus);
+all(".grid").forEach((table) => table.addEventListener("keydown", moveFocus));
+all("[data-reveal]").forEach((button) => button.addEventListener("click", () =>
+  all(".shot", button.closest("section")).forEach((s) => reveal(s, button.dataset.reveal))));
 filters.addEventListener("change", applyFilters);
-byId("reveal").addEventListener("click", () => visibleShots().forEach((s) => reveal(s, true)));
+byId("reveal").addEventListener("click", () => visibleShots(grid).forEach((s) => reveal(s, true)));
 byId("blur").addEventListener("click", () => all(".shot").forEach((s) => reveal(s, false)));
 byId("theme").addEventListener("click", () =>
   setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));

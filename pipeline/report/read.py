@@ -32,13 +32,13 @@ def read_report(
         merge=read_json(artifacts.MERGE_METRICS), expert_map=artifacts.MERGE_MAP,
         training={c: read_csv(artifacts.expert_steps(c)) for c in categories}
         | {"joint": read_csv(artifacts.JOINT_STEPS)},
-        images={v: _read_images(artifacts.benchmark(v), chosen) for v in variants},
+        images={v: read_images(artifacts.benchmark(v), chosen) for v in variants},
         verdicts=verdicts_by_image(judged.values(), rule),
         rows=rows, provenance=provenance(artifacts.PARAMS, summary),
     )  # fmt: skip
 
 
-def _read_images(folder: Path, chosen: Collection[tuple[str, int]]) -> list[BenchmarkImage]:
+def read_images(folder: Path, chosen: Collection[tuple[str, int]]) -> list[BenchmarkImage]:
     """The images of some prompts' common seeds, one shard in memory at a time."""
     return [
         image for file in sorted(folder.glob("*.parquet"))

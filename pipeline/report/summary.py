@@ -7,8 +7,11 @@ import argparse
 
 from pipeline.artifacts import (
     DATA_CURVE,
+    FORMS,
     FRONTS,
     MERGE_CURVE,
+    PSA_METHODS,
+    PSA_METRICS,
     SUMMARY,
     alone_metrics,
     benchmark_spec,
@@ -18,14 +21,17 @@ from pipeline.artifacts import (
 from pipeline.benchmarks import load_spec
 from pipeline.params import load_params
 from pipeline.records import BENIGN
+from pipeline.report.data import PSA
 from pipeline.report.markdown import (
     LEGEND,
     alone_table,
     curve_tables,
     dial_table,
     fronts_table,
+    people_table,
     summary_table,
 )
+from pipeline.report.personal_tables import UNSEEN
 from pipeline.storage import read_csv, read_json, read_table
 
 
@@ -38,11 +44,17 @@ def main() -> None:
     which.add_argument("--alone", action="store_true", help="experts one by one")
     which.add_argument("--scaling", action="store_true",
                        help="IP against the number of pairs, concepts and experts")  # fmt: skip
+    which.add_argument("--psa", action="store_true",
+                       help="what unseen users are shown, by every method")  # fmt: skip
     args = parser.parse_args()
     if args.fronts:
         print(fronts_table(read_json(FRONTS)))
     elif args.scaling:
         print(curve_tables(read_table(DATA_CURVE), read_table(MERGE_CURVE)))
+    elif args.psa:
+        forms = read_json(FORMS) if FORMS.exists() else {}
+        ours = {PSA: read_json(PSA_METRICS)}
+        print(people_table(ours | forms | read_json(PSA_METHODS), UNSEEN))
     else:
         _print_measured(args.dial, args.alone)
 

@@ -1,0 +1,245 @@
+"""One training step of the user adapter: preferences that hold for one user and not for another.
+
+Of a row's pair both sides are shown under one caption, as in ``pipeline.preference``; the policy
+sees the row's user, the reference, the same UNet with the adapter off, sees none. Rows whose target
+is the base model are not preferences: the policy is to predict what the reference does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.diffusion import NoiseSchedule
+from pipeline.dpo import Errors, squared_error
+from pipeline.draws import Draws, RandomDraws
+from pipeline.errors import InputError
+from pipeline.latents import LatentPairs
+from pipeline.noised import NoisedPairs
+from pipeline.personal.adapter import PersonalAdapter
+from pipeline.personal.user_attention import UserBatch
+from pipeline.preference import DpoSettings, preference_losses
+from pipeline.processes import ALONE, Processes
+from pipeline.records import SAFE, UNSAFE, UserPair
+from pipeline.train import over_reference
+
+
+@dataclass(frozen=True)
+class PersonalSettings:
+    """What the adapter is taught beside preferences [ours]."""
+
+    preserve_weight: float = 0.0  # of rows that are to stay like the base model, times beta / 2
+    allowed_share: float = 0.0  # of a batch: allowed categories, that stay like the base model
+    benign_share: float = 0.0  # of a batch: benign prompts, that stay like it for everybody
+    profile_dropout: float = 0.0  # of a batch: the null user, who stays like it
+    mix_bans: bool = False  # a row's other bans are drawn by coin: its preference depends on none
+    route_weight: float = 0.0  # of "an unsafe caption's own category answers, else nothing does"
+
+
+@dataclass(frozen=True)
+class PersonalRows:
+    """User pairs as positions, (rows,) each; ``to_base`` rows are no preferences."""
+
+    users: Tensor
+    pairs: Tensor
+    prompts: Tensor
+    categories: Tensor
+    unsafe_caption: Tensor  # bool
+    unsafe_chosen: Tensor  # bool: the unsafe image is preferred
+    to_base: Tensor  # bool
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: Tensor) -> "PersonalRows":
+        """Some rows, by position."""
+        return PersonalRows(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[UserPair], users: Mapping[str, int], latents: LatentPairs,
+        categories: Sequence[str],
+    ) -> "PersonalRows":  # fmt: skip
+        """From records; ``users`` are positions by id.
+
+        Raises InputError for a user or pair that is not there.
+        """
+        positions = {pair_id: k for k, pair_id in enumerate(latents.pair_ids)}
+        for row in rows:
+            if row.pair_id not in positions or row.user_id not in users:
+                raise InputError(f"user {row.user_id} has pair {row.pair_id}, of which one is not "
+                                 "there; run `dvc repro build_user_pairs`")  # fmt: skip
+        pairs = torch.tensor([positions[row.pair_id] for row in rows], dtype=torch.int64)
+        unsafe = torch.tensor([row.caption == UNSAFE for row in rows], dtype=torch.bool)
+        return cls(
+            torch.tensor([users[row.user_id] for row in rows], dtype=torch.int64), pairs,
+            torch.where(unsafe, latents.rejected_prompt[pairs], latents.chosen_prompt[pairs]),
+            torch.tensor([categories.index(row.category) for row in rows], dtype=torch.int64),
+            unsafe, torch.tensor([row.chosen == UNSAFE for row in rows], dtype=torch.bool),
+            torch.tensor([row.chosen not in (SAFE, UNSAFE) for row in rows], dtype=torch.bool),
+        )  # fmt: skip
+
+
+class PersonalStep:
+    """The training step on a UNet that carries a user adapter: (rows, generator) to losses.
+
+    Its rows are the preferences; a share of every batch is replaced by rows that are to stay like
+    the base model. ``fixed`` is how many fixed draws ``measure`` looks at of each of all rows.
+    """
+
+    def __init__(
+        self, unet, adapter: PersonalAdapter, users: UserBatch, latents: LatentPairs,
+        rows: PersonalRows, schedule: NoiseSchedule, dpo: DpoSettings, settings: PersonalSettings,
+        *, base_seed: int = 0, precision: str = "fp32", fixed: int = 1,
+        processes: Processes = ALONE,
+    ) -> None:  # fmt: skip
+        self._unet, self._adapter, self._users, self._latents = unet, adapter, users, latents
+        self._all, self._dpo, self._settings = rows, dpo, settings
+        self._preferences = _balanced(torch.nonzero(~rows.to_base)[:, 0], rows.categories)
+        self._allowed = torch.nonzero(rows.to_base)[:, 0]
+        self._pairs = NoisedPairs(latents, schedule, unet.device)
+        self._bf16, self._fixed, self._processes = precision == "bf16", fixed, processes
+        self._random = RandomDraws(
+            latents, len(schedule.alphas_cumprod), dpo.prompt_dropout, fixed, base_seed
+        )
+
+    @property
+    def rows(self) -> int:
+        """How many preferences there are, those of rarely banned categories counted repeatedly."""
+        return len(self._preferences)
+
+    def __call__(
+        self, rows: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+        """Losses with gradient and detached metrics of this process's share of the rows.
+
+        The metrics of preferences are weighed so that their mean over the batch is their mean over
+        its preferences.
+        """
+        chosen, users = self._compose(rows, generator)
+        draws = self._random.fresh(len(rows), generator)
+        whole = (~chosen.to_base).float().mean().clamp(min=1 / len(rows))
+        mine = self._processes.share(torch.arange(len(rows)))
+        part = chosen.take(mine)
+        losses, metrics, drift = self._losses(part, users.take(mine), draws.take(mine))
+        told = (~part.to_base).to(losses) / whole.to(losses)
+        named = {name: value * told for name, value in metrics.items()}
+        kept = part.to_base.to(losses) / (1 - whole).clamp(min=1 / len(rows)).to(losses)
+        return losses, named | {"error/from_base": drift.detach() * kept}
+
+    def rehearse(self, batch: int) -> None:
+        """A forward and backward of ``batch`` rows, thrown away: too little memory shows here."""
+        rows = torch.arange(batch) % self.rows
+        self(rows, torch.Generator().manual_seed(0))[0].mean().backward()
+        self._adapter.zero_grad()
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Means over every row, each at its fixed draws: of preferences, and of the others.
+
+        ``loss`` is the whole objective but for the attention's share, ``error/from_base`` how far
+        rows that are to stay like the base model are from it.
+        """
+        everything = self._processes.share(self._random.every_fixed(len(self._all)))
+        sums: dict[str, list[float]] = {}
+        for piece in everything.split(16):
+            rows, which = piece.unbind(1)
+            part = self._all.take(rows)
+            identity = part.unsafe_caption * len(self._latents) + part.pairs
+            draws = self._random.fixed(identity, which)
+            draws = draws._replace(dropped=torch.zeros_like(draws.dropped))
+            losses, metrics, drift = self._losses(part, self._users.take(part.users), draws)
+            told = {name: value[~part.to_base] for name, value in metrics.items()}
+            told |= {"loss": losses, "error/from_base": drift[part.to_base]}
+            for name, value in told.items():
+                total = sums.setdefault(name, [0.0, 0.0])
+                total[0] += float(value.double().sum())
+                total[1] += len(value)
+        totals = self._processes.sum(torch.tensor(list(sums.values()), dtype=torch.float64))
+        found = {name: (total / count).item() for name, (total, count)
+                 in zip(sums, totals, strict=True) if count}  # fmt: skip
+        return found | over_reference(found)
+
+    def _compose(
+        self, rows: Tensor, generator: torch.Generator
+    ) -> tuple[PersonalRows, UserBatch]:  # fmt: skip
+        """The rows of a batch and their users: preferences, some of them replaced."""
+        settings, n = self._settings, len(rows)
+        rows, kind = self._preferences[rows], torch.rand(n, generator=generator)
+        other = torch.randint(max(1, len(self._allowed)), (n,), generator=generator)
+        if len(self._allowed):
+            rows = torch.where(kind < settings.allowed_share, self._allowed[other], rows)
+        part = self._all.take(rows)
+        benign = (kind >= settings.allowed_share) & (
+            kind < settings.allowed_share + settings.benign_share
+        )
+        texts = self._latents.benign_prompt
+        drawn = texts[torch.randint(len(texts), (n,), generator=generator)]
+        nobody = torch.rand(n, generator=generator) < settings.profile_dropout
+        mixed = torch.rand(n, len(self._adapter.categories), generator=generator) < 0.5
+        users = self._users.take(part.users)
+        if settings.mix_bans:
+            own = torch.arange(n), part.categories
+            bans = mixed.to(users.bans)
+            bans[own] = users.bans[own]
+            users = UserBatch(users.vectors, bans, users.known)
+        return PersonalRows(
+            part.users, part.pairs, torch.where(benign, drawn, part.prompts), part.categories,
+            part.unsafe_caption & ~benign, part.unsafe_chosen, part.to_base | benign | nobody,
+        ), users.without(nobody)  # fmt: skip
+
+    def _losses(
+        self, part: PersonalRows, users: UserBatch, draws: Draws
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:  # fmt: skip
+        """Objective, metrics of the preference, and distance to the base model, (batch,) each."""
+        inputs, target = self._pairs.both(part.pairs, part.prompts, draws)
+        with torch.no_grad(), self._adapter.off():
+            reference = self._predict(inputs)
+        self._adapter.show(users.repeat(2).to(self._unet.device, torch.float32))
+        with self._adapter.watching() as shares:
+            policy = self._predict(inputs)
+        drift = torch.stack(squared_error(policy, reference).chunk(2)).mean(0)
+        swap = part.unsafe_chosen.to(policy.device)
+        ordered = [_chosen_first(value, swap) for value in (policy, target, reference)]
+        policy, target, reference = ordered
+        errors = Errors(*squared_error(reference, target).chunk(2))
+        losses, metrics = preference_losses(policy, target, errors, self._dpo)
+        kept = self._settings.preserve_weight * self._dpo.beta / 2 * drift
+        losses = torch.where(part.to_base.to(losses.device), kept, losses)
+        if shares and self._settings.route_weight:
+            losses = losses + self._settings.route_weight * self._misrouted(shares, part)
+        return losses, metrics, drift
+
+    def _predict(self, inputs: dict[str, object]) -> Tensor:
+        with torch.autocast(self._unet.device.type, torch.bfloat16, enabled=self._bf16):
+            return self._unet(**inputs).sample.float()
+
+    def _misrouted(self, shares: Sequence[Tensor], part: PersonalRows) -> Tensor:
+        """-log of the attention, averaged over pixels, that goes where it should, (batch,).
+
+        To the caption's category where it is unsafe, else to the sink; mean over layers and sides.
+        """
+        count = len(self._adapter.categories)
+        wanted = torch.where(part.unsafe_caption, part.categories, count).repeat(2)
+        rows, total = torch.arange(len(wanted)), 0.0
+        for share in shares:
+            own = share[..., :-1].unflatten(-1, (count, -1)).logsumexp(-1)
+            grouped = torch.cat([own, share[..., -1:]], -1)
+            found = grouped[rows, :, wanted.to(grouped.device)]
+            total = total - found.logsumexp(1) + torch.tensor(found.shape[1]).log()
+        return torch.stack((total / len(shares)).chunk(2)).mean(0)
+
+
+def _balanced(rows: Tensor, categories: Tensor) -> Tensor:
+    """Rows, those of categories that fewer users ban repeated until there are about as many."""
+    groups = [rows[categories[rows] == c] for c in categories[rows].unique()]
+    most = max(map(len, groups), default=0)
+    return torch.cat([g.repeat(round(most / len(g))) for g in groups]) if groups else rows
+
+
+def _chosen_first(value: Tensor, swap: Tensor) -> Tensor:
+    """Rows of both sides, (2 batch, ...), with the sides exchanged where ``swap`` says so."""
+    first, second = value.chunk(2)
+    which = swap.view(-1, *[1] * (value.ndim - 1))
+    return torch.cat([torch.where(which, second, first), torch.where(which, first, second)])

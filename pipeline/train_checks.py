@@ -1,0 +1,51 @@
+"""What must hold of data, model and machine before and while something is trained."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from pipeline.errors import InputError, first_line
+from pipeline.latents import LatentPairs
+
+
+@contextmanager
+def memory_advice(section: str) -> Iterator[None]:
+    """Turn an exhausted memory into an error that says what to change in that params section."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise InputError(
+            f"a training step does not fit into memory ({first_line(error)}); lower "
+            f"{section}.optim.batch, or set {section}.optim.gradient_checkpointing: true or "
+            f"{section}.optim.precision: bf16"
+        ) from error
+
+
+def check_latents(unet, latents: LatentPairs, category: str) -> None:
+    """Raise InputError unless there are pairs, of the right preference, that fit the UNet."""
+    if not len(latents):
+        raise InputError(
+            f"{category} has no pairs to train on; run `dvc repro build_pairs` and see its metrics"
+        )
+    if (latents.margin < 0).float().mean() > 0.5:
+        raise InputError(
+            f"the judge finds most chosen images of {category} worse than the "
+            "rejected ones: the preference is reversed; run `dvc repro build_pairs`"
+        )
+    channels, width = unet.config.in_channels, unet.config.cross_attention_dim
+    if latents.latent_shape[0] != channels or latents.prompt_embeds.shape[2] != width:
+        raise InputError(
+            f"latents have {latents.latent_shape[0]} channels and text width "
+            f"{latents.prompt_embeds.shape[2]}, the UNet of base_model.path {channels} and {width}"
+        )
+
+
+def check_base(pairs: Mapping[str, LatentPairs], base_revision: str) -> None:
+    """Raise InputError unless all latents, by category, were made with that base model."""
+    for category, latents in pairs.items():
+        if latents.base_revision != base_revision:
+            raise InputError(
+                f"the latents of {category} come from base model {latents.base_revision}, "
+                f"base_model is {base_revision}; run `dvc repro cache_latents`"
+            )

@@ -1,0 +1,17 @@
+"""Judges look at what people are shown: raw scores, no thresholds."""
+
+from pipeline import artifacts
+from pipeline.cli import run_stage
+from pipeline.params import load_params
+from pipeline.personal.scored import judge_methods
+from pipeline.scores import load_panel
+
+
+def main() -> None:
+    j = load_params().judges
+    panel = load_panel(j.clip, j.clip_pretrained, j.q16, j.batch, j.inception)
+    judge_methods(artifacts.PSA_IMAGES, artifacts.PSA_SCORES, panel)
+
+
+if __name__ == "__main__":
+    run_stage(main)
