@@ -272,6 +272,16 @@ def test_under_bf16_a_fresh_adapter_changes_nothing_and_a_trained_one_does(unet,
             adapter.detach()
 
 
+def test_under_bf16_layers_give_bf16_as_without_it(unet, settings):
+    kinds, adapter = [], make_adapter(unet, settings)
+    for module in (m for n, m in unet.named_modules() if n.endswith("attn2")):
+        module.register_forward_hook(lambda _, __, text: kinds.append(text.dtype))
+    adapter.show(some_users({"hate"}, CATEGORIES))
+    with torch.autocast("cpu", torch.bfloat16):
+        predict(unet, unet_inputs(unet))
+    assert kinds == [torch.bfloat16] * len(adapter.layers)
+
+
 def test_it_draws_in_half_precision_with_a_model_that_does(unet, settings):
     adapter = make_adapter(unet, settings).to(torch.bfloat16)
     unet.to(torch.bfloat16)
@@ -328,6 +338,16 @@ def test_a_batch_needs_a_user_for_each_row(tiny_unet, settings, guided, rows):
     adapter.show(some_users({"hate"}, CATEGORIES), guided)
     with pytest.raises(InputError, match=f"batch has {rows} rows, there are 2 users"):
         predict(tiny_unet, unet_inputs(tiny_unet, rows=rows))
+
+
+def test_users_of_an_earlier_batch_are_forgotten(tiny_unet, settings):
+    adapter = make_adapter(tiny_unet, settings)
+    adapter.show(some_users({"hate"}, CATEGORIES, set()), guided=True)
+    predict(tiny_unet, unet_inputs(tiny_unet, rows=6))
+    adapter.show(some_users({"hate"}, CATEGORIES))
+    for rows in (3, 6, 4):
+        with pytest.raises(InputError, match=f"batch has {rows} rows, there are 2 users"):
+            predict(tiny_unet, unet_inputs(tiny_unet, rows=rows))
 
 
 def test_users_must_be_told(tiny_unet, settings):
