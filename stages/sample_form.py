@@ -6,7 +6,7 @@ from pipeline.cli import run_stage
 from pipeline.diffusion import load_pipeline
 from pipeline.params import load_params
 from pipeline.personal.scored import judge_methods
-from pipeline.personal.shown import draw_form, shown_prompts
+from pipeline.personal.shown import boundaries, draw_by_adapter, shown_prompts
 from pipeline.records import User
 from pipeline.sampler import Sampler
 from pipeline.scores import load_panel
@@ -18,9 +18,9 @@ def main(name: str) -> None:
     params, folder = load_params(), artifacts.shown_by_form(name)
     source, i, j = ModelSource(**params.base_model.weights), params.images, params.judges
     e = params.evaluate_psa
-    draw_form(
+    draw_by_adapter(
         folder / "images", name, load_pipeline(source), artifacts.form(name) / artifacts.PSA.name,
-        source.identity, read_rows(artifacts.USERS, User),
+        source.identity, boundaries(read_rows(artifacts.USERS, User)),
         shown_prompts(load_prompts(e.benchmarks), **e.shown, seed=params.seed),
         Sampler(i.scheduler, i.steps, i.guidance, i.size),
         base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,

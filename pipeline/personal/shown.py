@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.diffusion import draw_images
 from pipeline.images import Draw
+from pipeline.personal.files import load_space
 from pipeline.personal.pipeline import PersonalSafetyPipeline
 from pipeline.personal.simulate import boundary_of
 from pipeline.personal.space import Boundary, UserSpace
@@ -120,6 +121,11 @@ def evaluated(users: Iterable[User]) -> list[User]:
     return [user for user in users if user.split.startswith("test_")]
 
 
+def boundaries(users: Iterable[User]) -> list[Boundary]:
+    """Those of the evaluated users."""
+    return [boundary_of(user) for user in evaluated(users)]
+
+
 def draw_for_people(
     folder: Path, method: Method, people: Iterable[Boundary], prompts: Sequence[BenchmarkPrompt],
     sampler: Sampler, **settings: int,
@@ -141,15 +147,20 @@ def draw_for_people(
     )  # fmt: skip
 
 
-def draw_form(
+def draw_by_adapter(
     folder: Path, name: str, pipe: "DiffusionPipeline", adapter: Path, weights: str,
-    users: Sequence[User], prompts: Sequence[BenchmarkPrompt], sampler: Sampler, **settings: int,
+    people: Iterable[Boundary], prompts: Sequence[BenchmarkPrompt], sampler: Sampler,
+    **settings: int,
 ) -> int:  # fmt: skip
-    """Draw for the evaluated users by one adapter, as ``draw_methods`` does."""
+    """``draw_for_people`` by an adapter, which is off the pipeline again at the end.
+
+    ``weights`` identify the base model; pictures lie under the method's ``name``.
+    """
     personal = PersonalSafetyPipeline.load(pipe, adapter, weights)
     method = by_adapter(personal, f"{weights}+{hash_weights(adapter)}", name)
-    people = [boundary_of(user) for user in evaluated(users)]
-    return draw_for_people(folder, method, people, prompts, sampler, **settings)
+    drawn = draw_for_people(folder, method, people, prompts, sampler, **settings)
+    personal.detach()
+    return drawn
 
 
 def draw_methods(
@@ -161,15 +172,13 @@ def draw_methods(
 
     ``weights`` identify the base model. Returns how many images were drawn.
     """
-    people = [boundary_of(user) for user in evaluated(users)]
-    personal = PersonalSafetyPipeline.load(pipe, adapter, weights)
-    space = personal.space
-    extra = [*probes(space).values(), *space.levels.values()]
-    method = by_adapter(personal, f"{weights}+{hash_weights(adapter)}")
-    drawn = draw_for_people(folder, method, [*people, *extra], prompts, sampler, **settings)
-    plain = personal.detach()
-    for method in (by_negative_prompt(plain, terms, weights),
-                   by_prompt(plain, terms, suffix, weights)):  # fmt: skip
+    people, space = boundaries(users), load_space(adapter)
+    drawn = draw_by_adapter(
+        folder, PSA, pipe, adapter, weights,
+        [*people, *probes(space).values(), *space.levels.values()], prompts, sampler, **settings,
+    )  # fmt: skip
+    for method in (by_negative_prompt(pipe, terms, weights),
+                   by_prompt(pipe, terms, suffix, weights)):  # fmt: skip
         drawn += draw_for_people(folder, method, people, prompts, sampler, **settings)
     remove_except(folder, [folder / name for name in METHODS])
     return drawn

@@ -5,7 +5,7 @@ sees the row's user, the reference, the same UNet with the adapter off, sees non
 is the base model are not preferences: the policy is to predict what the reference does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,14 +14,13 @@ from torch import Tensor
 from pipeline.diffusion import NoiseSchedule
 from pipeline.dpo import Errors, squared_error
 from pipeline.draws import Draws, RandomDraws
-from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
 from pipeline.noised import NoisedPairs
 from pipeline.personal.adapter import PersonalAdapter
+from pipeline.personal.rows import PersonalRows, balanced
 from pipeline.personal.user_attention import UserBatch
 from pipeline.preference import DpoSettings, preference_losses
 from pipeline.processes import ALONE, Processes
-from pipeline.records import SAFE, UNSAFE, UserPair
 from pipeline.train import over_reference
 
 
@@ -35,50 +34,6 @@ class PersonalSettings:
     profile_dropout: float = 0.0  # of a batch: the null user, who stays like it
     mix_bans: bool = False  # a row's other bans are drawn by coin: its preference depends on none
     route_weight: float = 0.0  # of "an unsafe caption's own category answers, else nothing does"
-
-
-@dataclass(frozen=True)
-class PersonalRows:
-    """User pairs as positions, (rows,) each; ``to_base`` rows are no preferences."""
-
-    users: Tensor
-    pairs: Tensor
-    prompts: Tensor
-    categories: Tensor
-    unsafe_caption: Tensor  # bool
-    unsafe_chosen: Tensor  # bool: the unsafe image is preferred
-    to_base: Tensor  # bool
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def take(self, rows: Tensor) -> "PersonalRows":
-        """Some rows, by position."""
-        return PersonalRows(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
-
-    @classmethod
-    def of(
-        cls, rows: Sequence[UserPair], users: Mapping[str, int], latents: LatentPairs,
-        categories: Sequence[str],
-    ) -> "PersonalRows":  # fmt: skip
-        """From records; ``users`` are positions by id.
-
-        Raises InputError for a user or pair that is not there.
-        """
-        positions = {pair_id: k for k, pair_id in enumerate(latents.pair_ids)}
-        for row in rows:
-            if row.pair_id not in positions or row.user_id not in users:
-                raise InputError(f"user {row.user_id} has pair {row.pair_id}, of which one is not "
-                                 "there; run `dvc repro build_user_pairs`")  # fmt: skip
-        pairs = torch.tensor([positions[row.pair_id] for row in rows], dtype=torch.int64)
-        unsafe = torch.tensor([row.caption == UNSAFE for row in rows], dtype=torch.bool)
-        return cls(
-            torch.tensor([users[row.user_id] for row in rows], dtype=torch.int64), pairs,
-            torch.where(unsafe, latents.rejected_prompt[pairs], latents.chosen_prompt[pairs]),
-            torch.tensor([categories.index(row.category) for row in rows], dtype=torch.int64),
-            unsafe, torch.tensor([row.chosen == UNSAFE for row in rows], dtype=torch.bool),
-            torch.tensor([row.chosen not in (SAFE, UNSAFE) for row in rows], dtype=torch.bool),
-        )  # fmt: skip
 
 
 class PersonalStep:
@@ -96,7 +51,7 @@ class PersonalStep:
     ) -> None:  # fmt: skip
         self._unet, self._adapter, self._users, self._latents = unet, adapter, users, latents
         self._all, self._dpo, self._settings = rows, dpo, settings
-        self._preferences = _balanced(torch.nonzero(~rows.to_base)[:, 0], rows.categories)
+        self._preferences = balanced(torch.nonzero(~rows.to_base)[:, 0], rows.categories)
         self._allowed = torch.nonzero(rows.to_base)[:, 0]
         self._pairs = NoisedPairs(latents, schedule, unet.device)
         self._bf16, self._fixed, self._processes = precision == "bf16", fixed, processes
@@ -138,8 +93,8 @@ class PersonalStep:
     def measure(self) -> dict[str, float]:
         """Means over every row, each at its fixed draws: of preferences, and of the others.
 
-        ``loss`` is the whole objective but for the attention's share, ``error/from_base`` how far
-        rows that are to stay like the base model are from it.
+        ``loss`` is the whole objective, ``error/from_base`` how far rows that are to stay like the
+        base model are from it.
         """
         everything = self._processes.share(self._random.every_fixed(len(self._all)))
         sums: dict[str, list[float]] = {}
@@ -229,13 +184,6 @@ class PersonalStep:
             found = grouped[rows, :, wanted.to(grouped.device)]
             total = total - found.logsumexp(1) + torch.tensor(found.shape[1]).log()
         return torch.stack((total / len(shares)).chunk(2)).mean(0)
-
-
-def _balanced(rows: Tensor, categories: Tensor) -> Tensor:
-    """Rows, those of categories that fewer users ban repeated until there are about as many."""
-    groups = [rows[categories[rows] == c] for c in categories[rows].unique()]
-    most = max(map(len, groups), default=0)
-    return torch.cat([g.repeat(round(most / len(g))) for g in groups]) if groups else rows
 
 
 def _chosen_first(value: Tensor, swap: Tensor) -> Tensor:

@@ -13,11 +13,12 @@ from pipeline.personal.shown import (
     Method,
     Terms,
     audience_key,
+    boundaries,
     by_adapter,
     by_negative_prompt,
     by_prompt,
+    draw_by_adapter,
     draw_for_people,
-    draw_form,
     draw_methods,
     evaluated,
     probes,
@@ -286,12 +287,10 @@ def test_the_bundled_model_draws_by_every_method(testbed_pipeline, tmp_path):
 
 def test_another_form_draws_for_the_evaluated_users_under_its_own_name(testbed_pipeline, tmp_path):
     adapter = save(tmp_path / "psa", testbed_pipeline.unet, "attention")
-    try:
-        drawn = draw_form(tmp_path / "images", "one_token", testbed_pipeline, adapter,
-                          SOURCE.identity, USERS, PROMPTS[:1], SAMPLER, **DRAWING)  # fmt: skip
-    finally:
-        for module in testbed_pipeline.unet.modules():
-            module._forward_hooks.clear()  # which draw_form leaves to the end of its process
+    drawn = draw_by_adapter(tmp_path / "images", "one_token", testbed_pipeline, adapter,
+                            SOURCE.identity, boundaries(USERS), PROMPTS[:1], SAMPLER,
+                            **DRAWING)  # fmt: skip
+    assert not any(m._forward_hooks for m in testbed_pipeline.unet.modules())
     assert drawn == 2
     keys = [audience_key(Boundary(frozenset(u.banned.split("+")),
                                   np.frombuffer(u.vector, np.float32)), False)

@@ -14,7 +14,8 @@ from pipeline.latents import hold_out
 from pipeline.params import load_params
 from pipeline.personal.adapter import AdapterSettings, PersonalAdapter
 from pipeline.personal.files import load_adapter
-from pipeline.personal.step import PersonalRows, PersonalSettings, PersonalStep
+from pipeline.personal.rows import PersonalRows
+from pipeline.personal.step import PersonalSettings, PersonalStep
 from pipeline.personal.training import (
     PersonalOutputs,
     PersonalRecipe,
