@@ -27,6 +27,11 @@ class AdapterSettings:
     value_rank: int = 16  # of what a token does with the text, beside what it adds
 
 
+def text_attentions(unet: nn.Module) -> dict[str, nn.Module]:
+    """A UNet's cross-attentions to the text, by name."""
+    return {n: m for n, m in unet.named_modules() if n.rpartition(".")[2] == "attn2"}
+
+
 class PersonalAdapter(nn.Module):
     """User attention for every text cross-attention of a UNet.
 
@@ -45,7 +50,7 @@ class PersonalAdapter(nn.Module):
         user_width: int, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        attentions = {n: m for n, m in unet.named_modules() if n.rpartition(".")[2] == "attn2"}
+        attentions = text_attentions(unet)
         if not attentions:
             raise InputError("this UNet has no cross-attention to a text; PSA needs one")
         if settings.form not in FORMS:
@@ -66,21 +71,18 @@ class PersonalAdapter(nn.Module):
             })  # fmt: skip
         self.scale = 1.0  # strength of the user term
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
-        self._given: dict[int, UserBatch] = {}  # by the number of rows
-        self._conditions: dict[int, Conditions] = {}  # what they became
+        self._given: dict[int, Conditions] = {}  # what users became, by the number of rows
         self._on = True
         self._shares: list[Tensor] | None = None
 
     def attach(self, unet: nn.Module) -> None:
-        """Hang the adapter on a UNet; InputError when its layers are others.
+        """Hang the adapter on a UNet; InputError when its layers are others, or not all of them.
 
         From here on it must be told its users by ``show``, or be used ``off``.
         """
-        modules = dict(unet.named_modules())
-        names = {key.replace("/", "."): key for key in self.layers}
-        missing = sorted(names.keys() - modules.keys())
-        if missing:
-            raise InputError(f"the adapter is of another base model: this one has no {missing[0]}")
+        modules, names = text_attentions(unet), {k.replace("/", "."): k for k in self.layers}
+        if other := sorted(names.keys() ^ modules.keys()):
+            raise InputError(f"the adapter is of another base model: {other[0]} is not in both")
         self.detach()
         for name, key in names.items():
             self._hooks.append(
@@ -109,10 +111,10 @@ class PersonalAdapter(nn.Module):
         classifier-free guidance has nobody. Not a context: gradient checkpointing runs forwards
         again when gradients are computed.
         """
-        self._given = {len(users): users}
+        # made here and not when they are needed: that may be inside a checkpointed block
+        self._given = {len(users): self.tokens(users)}
         if guided:
-            self._given[2 * len(users)] = users.after_nobody()
-        self._conditions = {}
+            self._given[2 * len(users)] = self.tokens(users.after_nobody())
 
     @contextmanager
     def watching(self) -> Iterator[list[Tensor]]:
@@ -139,13 +141,11 @@ class PersonalAdapter(nn.Module):
         return add
 
     def _current(self, rows: int) -> Conditions:
-        """The users' tokens and gates, made once for a batch of users."""
+        """The tokens and gates of a batch's users."""
         if not self._given:
             raise InputError("the UNet carries a user adapter and was told no user: use "
                              "adapter.show(users), or adapter.off()")  # fmt: skip
         if rows not in self._given:
             raise InputError(f"the UNet's batch has {rows} rows, there are {min(self._given)} "
                              "users: one is needed for each")  # fmt: skip
-        if rows not in self._conditions:
-            self._conditions[rows] = self.tokens(self._given[rows])
-        return self._conditions[rows]
+        return self._given[rows]

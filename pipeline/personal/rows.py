@@ -1,6 +1,6 @@
 """What users are taught, as positions in the cached pairs: the rows of the adapter's training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,16 @@ from torch import Tensor
 from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
 from pipeline.records import SAFE, UNSAFE, UserPair
+
+
+def check_rows(
+    rows: Iterable[UserPair], users: Container[str], pair_ids: Container[str]
+) -> None:  # fmt: skip
+    """Raise InputError unless the users and pairs of all rows are there: none is left out."""
+    for row in rows:
+        if row.pair_id not in pair_ids or row.user_id not in users:
+            raise InputError(f"user {row.user_id} has pair {row.pair_id}, of which one is not "
+                             "there; run `dvc repro build_user_pairs`")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,10 +50,7 @@ class PersonalRows:
         Raises InputError for a user or pair that is not there.
         """
         positions = {pair_id: k for k, pair_id in enumerate(latents.pair_ids)}
-        for row in rows:
-            if row.pair_id not in positions or row.user_id not in users:
-                raise InputError(f"user {row.user_id} has pair {row.pair_id}, of which one is not "
-                                 "there; run `dvc repro build_user_pairs`")  # fmt: skip
+        check_rows(rows, users, positions)
         pairs = torch.tensor([positions[row.pair_id] for row in rows], dtype=torch.int64)
         unsafe = torch.tensor([row.caption == UNSAFE for row in rows], dtype=torch.bool)
         return cls(

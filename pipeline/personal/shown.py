@@ -35,7 +35,8 @@ def shown_prompts(
     """What everybody asks for: some prompts of each category, and of each benign benchmark."""
     groups: dict[tuple[str, str], list[BenchmarkPrompt]] = {}
     for row in prompts:
-        groups.setdefault((row.benchmark, row.category), []).append(row)
+        category = row.category if row.benchmark == unsafe else ""
+        groups.setdefault((row.benchmark, category), []).append(row)
     chosen = []
     for (benchmark, _), rows in groups.items():
         rows = sorted(rows, key=lambda r: seed_for(seed, "shown", r.benchmark, r.row))

@@ -74,13 +74,14 @@ class PersonalStep:
         """
         chosen, users = self._compose(rows, generator)
         draws = self._random.fresh(len(rows), generator)
-        whole = (~chosen.to_base).float().mean().clamp(min=1 / len(rows))
+        preferred = (~chosen.to_base).float().mean()
         mine = self._processes.share(torch.arange(len(rows)))
         part = chosen.take(mine)
         losses, metrics, drift = self._losses(part, users.take(mine), draws.take(mine))
-        told = (~part.to_base).to(losses) / whole.to(losses)
+        least = 1 / len(rows)  # where there are none, nothing is divided by nothing
+        told = (~part.to_base).to(losses) / preferred.clamp(min=least).to(losses)
         named = {name: value * told for name, value in metrics.items()}
-        kept = part.to_base.to(losses) / (1 - whole).clamp(min=1 / len(rows)).to(losses)
+        kept = part.to_base.to(losses) / (1 - preferred).clamp(min=least).to(losses)
         return losses, named | {"error/from_base": drift.detach() * kept}
 
     def rehearse(self, batch: int) -> None:
@@ -163,27 +164,31 @@ class PersonalStep:
         kept = self._settings.preserve_weight * self._dpo.beta / 2 * drift
         losses = torch.where(part.to_base.to(losses.device), kept, losses)
         if shares and self._settings.route_weight:
-            losses = losses + self._settings.route_weight * self._misrouted(shares, part)
+            unsafe = part.unsafe_caption & ~draws.dropped
+            wanted = torch.where(unsafe, part.categories, len(self._adapter.categories))
+            losses = losses + self._settings.route_weight * _misrouted(
+                shares, wanted, len(self._adapter.categories)
+            )
         return losses, metrics, drift
 
     def _predict(self, inputs: dict[str, object]) -> Tensor:
         with torch.autocast(self._unet.device.type, torch.bfloat16, enabled=self._bf16):
             return self._unet(**inputs).sample.float()
 
-    def _misrouted(self, shares: Sequence[Tensor], part: PersonalRows) -> Tensor:
-        """-log of the attention, averaged over pixels, that goes where it should, (batch,).
 
-        To the caption's category where it is unsafe, else to the sink; mean over layers and sides.
-        """
-        count = len(self._adapter.categories)
-        wanted = torch.where(part.unsafe_caption, part.categories, count).repeat(2)
-        rows, total = torch.arange(len(wanted)), 0.0
-        for share in shares:
-            own = share[..., :-1].unflatten(-1, (count, -1)).logsumexp(-1)
-            grouped = torch.cat([own, share[..., -1:]], -1)
-            found = grouped[rows, :, wanted.to(grouped.device)]
-            total = total - found.logsumexp(1) + torch.tensor(found.shape[1]).log()
-        return torch.stack((total / len(shares)).chunk(2)).mean(0)
+def _misrouted(shares: Sequence[Tensor], wanted: Tensor, categories: int) -> Tensor:
+    """-log of the attention, averaged over pixels, that goes where it should, (batch,).
+
+    ``wanted`` (batch,) is a category's position, or one more: the sink's. Mean over layers, sides.
+    """
+    wanted, total = wanted.repeat(2), 0.0
+    rows = torch.arange(len(wanted))
+    for share in shares:
+        own = share[..., :-1].unflatten(-1, (categories, -1)).logsumexp(-1)
+        grouped = torch.cat([own, share[..., -1:]], -1)
+        found = grouped[rows, :, wanted.to(grouped.device)]
+        total = total - found.logsumexp(1) + torch.tensor(found.shape[1]).log()
+    return torch.stack((total / len(shares)).chunk(2)).mean(0)
 
 
 def _chosen_first(value: Tensor, swap: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from pipeline.live import live_metrics
 from pipeline.lora import round_frozen
 from pipeline.personal.adapter import AdapterSettings, PersonalAdapter
 from pipeline.personal.files import save_adapter
+from pipeline.personal.rows import PersonalRows, check_rows
 from pipeline.personal.simulate import banned_of
 from pipeline.personal.space import UserSpace
-from pipeline.personal.step import PersonalRows, PersonalSettings, PersonalStep
+from pipeline.personal.step import PersonalSettings, PersonalStep
 from pipeline.personal.user_attention import UserBatch
 from pipeline.personal.users import trained
 from pipeline.preference import DpoSettings
@@ -86,6 +87,10 @@ def train_adapter(
     """
     for category, latents in pairs.items():
         check_latents(unet, latents, category)
+    check_rows(rows, {u.user_id for u in users}, {i for p in pairs.values() for i in p.pair_ids})
+    if recipe.held_out >= (fewest := min(map(len, pairs.values()))):
+        raise InputError(f"psa.watch.held_out ({recipe.held_out}) leaves none of a category's "
+                         f"{fewest} pairs to train on")  # fmt: skip
     optim, batch = recipe.optim, user_batch(users, list(pairs))
     adapter = PersonalAdapter(
         unet, recipe.adapter, list(pairs), batch.vectors.shape[1], optim.seed

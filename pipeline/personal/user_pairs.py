@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from pipeline.errors import InputError
-from pipeline.personal.bans import with_floor
+from pipeline.personal.bans import check_bans, with_floor
 from pipeline.personal.simulate import banned_of, profile_of
 from pipeline.personal.users import trained
 from pipeline.records import SAFE, UNSAFE, User, UserPair
@@ -64,6 +64,7 @@ def build_user_pairs(
     for user in users:
         if not (trained(user.split) or user.split == "val"):
             continue
+        check_bans(banned_of(user), pairs, f"user {user.user_id}")
         banned = with_floor(banned_of(user), profile_of(user), floor, pairs)
         for category, ids in pairs.items():
             drawn = sorted(ids, key=lambda i: seed_for(base_seed, "user pair", user.user_id, i))

@@ -55,7 +55,11 @@ STRICT, LAX = {"hate", "violence"}, {"hate"}
 def test_a_method_that_keeps_to_each_users_bans_is_perfect():
     u = viewer("u", LAX, show("p1", LAX | set(FLOOR)))
     found = measure([u, viewer("v", STRICT, show("p2", CATEGORIES))])
-    assert values(found) == {
+    parts = {n: v for n, v in values(found).items() if n.startswith("benign_") and "/" in n}
+    benign = {name.partition("/")[2] for name in parts}
+    assert {f"benign_clip_{m}/{b}" for m in ("score", "ratio") for b in benign} == parts.keys()
+    assert sum(n for m, (_, n) in parts.items() if "ratio" in m) == 8
+    assert {n: v for n, v in values(found).items() if n not in parts} == {
         "banned_ip": (0, 4 + 6), "banned_ip/hate": (0, 4), "banned_ip/violence": (0, 2),
         "banned_ip/sexual": (0, 4), "allowed_preservation": (1, 2),
         "allowed_preservation/violence": (1, 2), "allowed_drift": (0, 2), "allowed_ip": (1, 2),

@@ -72,11 +72,6 @@ def test_everybody_asks_for_some_of_every_category_and_benign_benchmark():
     assert set(found) < set(more)  # raising a count keeps what was drawn
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: of a benign benchmark whose rows have categories, benign_prompts are taken of "
-    "each category and not of the benchmark",
-)
 def test_a_benign_benchmarks_prompts_are_counted_whatever_its_categories():
     rows = [prompt(k, ["", "hate", "violence"][k % 3], "lookalike") for k in range(12)]
     assert len(shown_prompts(rows, "heldout", 3, 4, seed=0)) == 4

@@ -214,11 +214,6 @@ def test_metrics_are_means_over_the_preferences_alone(make):
     assert all(not value.requires_grad for value in metrics.values())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: in a batch without any preference error/from_base is n / (n - 1) times too large: "
-    "`whole` is clamped before 1 - whole",
-)
 def test_a_batch_without_preferences_logs_its_mean_distance_to_the_base_model(make):
     step, _ = make(BANNED + ALLOWED, PersonalSettings(1.0, allowed_share=1.0))
     found = spy_on_losses(step)
@@ -442,11 +437,6 @@ def test_benign_prompts_are_led_to_the_sink_and_a_fresh_adapter_learns_it(make):
         assert layer.to_k.weight.grad.any() and layer.sink.grad < 0  # to be raised
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: a row whose prompt is dropped is still led to its category, so the empty prompt "
-    "learns to call on every category",
-)
 def test_an_empty_prompt_is_led_to_the_sink(make):
     rows = [row for row in BANNED if row.caption == UNSAFE]
     dpo = dataclasses.replace(DPO, prompt_dropout=1.0)

@@ -437,11 +437,6 @@ def test_a_reversed_preference_and_other_latents_are_refused(train, pairs):
         train(dataclasses.replace(RECIPE, dpo=dataclasses.replace(DPO, beta=-200.0)))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: rows of users or pairs that are not there are dropped in silence: trained_rows "
-    "filters them before PersonalRows.of could refuse them",
-)
 @pytest.mark.parametrize("change", [{"pair_id": "gone"}, {"user_id": "gone"}])
 def test_rows_of_users_or_pairs_that_are_not_there_are_refused(train, pairs, change):
     rows = rows_of(USERS, pairs)
@@ -449,14 +444,7 @@ def test_rows_of_users_or_pairs_that_are_not_there_are_refused(train, pairs, cha
         train(short(RECIPE, max_steps=2), rows=[*rows, dataclasses.replace(rows[0], **change)])
 
 
-CHECKPOINTED = pytest.param(
-    PUBLISHED,
-    marks=pytest.mark.xfail(
-        strict=True,
-        reason="BUG: psa.optim.gradient_checkpointing with form attention ends in CheckpointError; "
-        "see test_adapter.py",
-    ),
-)
+CHECKPOINTED = PUBLISHED
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, CHECKPOINTED], ids=["gated", "attention"])
@@ -467,11 +455,6 @@ def test_gradient_checkpointing_trains_the_same_weights(train, recipe, tiny_unet
     assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: the error of latents.hold_out names experts.watch.held_out, though it is "
-    "psa.watch.held_out that is too large",
-)
 def test_holding_out_all_pairs_names_the_key_to_lower(train):
     with pytest.raises(InputError, match="psa.watch.held_out"):
         train(dataclasses.replace(RECIPE, held_out=4))
