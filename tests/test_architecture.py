@@ -14,7 +14,7 @@ MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 LAYERS = [
     {"errors"}, {"artifacts", "live", "processes", "progress", "records", "seeds",
                  "section"},
-    {"taxonomy", "measures"}, {"training_params", "study_params"},
+    {"taxonomy", "measures"}, {"training_params", "study_params", "variant_params"},
     {"merge_params", "personal_params"}, {"params", "storage", "policy"},
     {"checkpoints", "figures", "user_prompts", "cli", "llm", "embed_text", "lora", "pixels",
      "safe_latents", "sources", "benchmarks"},

@@ -433,10 +433,6 @@ def test_the_papers_form_has_no_attention_to_watch(tiny_unet):
     assert shares == []
 
 
-CHECKPOINTED = ATTENTION
-
-
-@pytest.mark.parametrize("settings", [GATED, CHECKPOINTED], ids=["gated", "attention"])
 def test_gradients_are_the_same_with_gradient_checkpointing(unet, settings):
     unet.train()
     users, found = some_users({"hate"}, CATEGORIES), []

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.personal.rows import PersonalRows, balanced
+from pipeline.personal.rows import PersonalRows, balanced, check_rows
 from pipeline.records import SAFE, UNSAFE, UserPair
 from tests.personal.examples import CATEGORIES
 
@@ -46,6 +46,9 @@ def test_a_user_or_pair_that_is_not_there_is_named_and_never_replaced(tiny_laten
     fault = f"user {record.user_id} has pair {record.pair_id}, of which one is not there"
     with pytest.raises(InputError, match=fault):
         PersonalRows.of([*RECORDS, record], USERS, tiny_latents, CATEGORIES)
+    check_rows(RECORDS, USERS, tiny_latents.pair_ids)
+    with pytest.raises(InputError, match=fault):
+        check_rows([*RECORDS, record], USERS, tiny_latents.pair_ids)
 
 
 def test_rows_of_rare_categories_are_repeated():

@@ -444,10 +444,7 @@ def test_rows_of_users_or_pairs_that_are_not_there_are_refused(train, pairs, cha
         train(short(RECIPE, max_steps=2), rows=[*rows, dataclasses.replace(rows[0], **change)])
 
 
-CHECKPOINTED = PUBLISHED
-
-
-@pytest.mark.parametrize("recipe", [RECIPE, CHECKPOINTED], ids=["gated", "attention"])
+@RECIPES
 def test_gradient_checkpointing_trains_the_same_weights(train, recipe, tiny_unet):
     plain, _ = train(recipe, unet=copy.deepcopy(tiny_unet))
     saving, _ = train(short(recipe, gradient_checkpointing=True), unet=copy.deepcopy(tiny_unet))
