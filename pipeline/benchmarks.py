@@ -4,24 +4,21 @@ The file itself, a CSV, TSV, JSONL, Parquet or plain text with one prompt a line
 params.yaml. Rows are checked before anything is drawn, and only named by number, never by text.
 """
 
-import csv
-import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from pipeline.artifacts import benchmark_prompts
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError
 from pipeline.policy import hard_block
 from pipeline.records import BENIGN, BenchmarkPrompt
 from pipeline.section import Section, read_yaml
 from pipeline.storage import read_rows
+from pipeline.tables import read_cells
 from pipeline.taxonomy import SLUG, Slug
 
 MULTIPLE = 8  # pixels; what latents divide into
@@ -85,7 +82,7 @@ def read_benchmark(
     """
     where = f"benchmark {name}: {path}"
     rows, drops, seen = [], Counter(), set()
-    table = _read_table(where, Path(path), spec.columns)
+    table = read_cells(where, Path(path), spec.columns.model_dump(exclude_none=True))
     _check_ids(where, table, spec.columns.id)
     for k, cells in enumerate(table):
         row = _read_row(f"{where} data row {k}", name, k, cells, spec)
@@ -109,75 +106,6 @@ def read_benchmark(
 def categories_of(row_category: str) -> list[str]:
     """The categories of a row: none, one, or several joined by '+'."""
     return row_category.split("+") if row_category else []
-
-
-def _read_table(where: str, path: Path, columns: Columns) -> list[dict[str, str]]:
-    """The rows' named cells as strings; '' where a cell is empty."""
-    kind = path.suffix.lower()
-    try:
-        if kind in (".csv", ".tsv"):
-            rows = _read_separated(where, path, "," if kind == ".csv" else "\t")
-        elif kind == ".jsonl":
-            rows = _read_lines(where, path)
-        elif kind == ".parquet":
-            rows = pq.read_table(path).to_pylist()
-        elif kind == ".txt":
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-            rows = [{columns.prompt: line.strip()} for line in lines if line.strip()]
-        else:
-            raise InputError(f"{where} is none of .csv, .tsv, .jsonl, .parquet, .txt")
-    except FileNotFoundError:
-        raise InputError(f"{where} is not there; see benchmarks in params.yaml") from None
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
-        raise InputError(f"{where} cannot be read: {first_line(error)}") from error
-    named = {k: v for k, v in columns.model_dump().items() if v is not None}
-    return [
-        {column: _cell(f"{where} data row {k}", row, key, column) for key, column in named.items()}
-        for k, row in enumerate(rows)
-    ]
-
-
-def _read_separated(where: str, path: Path, separator: str) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=separator)
-        header = next(reader, None)
-        if header is None:
-            raise InputError(f"{where} is empty")
-        rows = []
-        for cells in reader:
-            if cells and len(cells) != len(header):
-                raise InputError(
-                    f"{where} data row {len(rows)} has {len(cells)} fields, the header "
-                    f"{len(header)}; a field with a {separator!r} in it needs quotes"
-                )
-            if cells:
-                rows.append(dict(zip(header, cells, strict=True)))
-    return rows
-
-
-def _read_lines(where: str, path: Path) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if not isinstance(row, dict):
-            raise InputError(f"{where} line {number} is no JSON object")
-        rows.append(row)
-    return rows
-
-
-def _cell(where: str, row: Mapping[str, object], key: str, column: str) -> str:
-    if column not in row:
-        raise InputError(f"{where} has no {column!r}, which columns.{key} of its definition names; "
-                         f"it has {len(row)} others")  # fmt: skip
-    value = row[column]
-    if isinstance(value, list | dict):
-        raise InputError(f"{where} holds a list in {column!r}; a text or a number is expected")
-    return "" if value is None or value != value else str(value)
 
 
 def _check_ids(where: str, table: list[dict[str, str]], column: str | None) -> None:

@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from typing import get_args
 
 from pipeline.artifacts import DATA, DVC_CACHE
 from pipeline.errors import InputError, first_line
@@ -21,13 +22,22 @@ GC_THRESHOLD = 100_000
 
 
 def run_stage(main: Callable[..., None]) -> None:
-    """Call a stage's ``main`` with the command line's positional arguments; see ``run_command``."""
+    """Call a stage's ``main`` with what its command line tells; see ``run_command``.
+
+    Its positional parameters are arguments, its keyword-only ones switches, whose annotation says
+    what they do.
+    """
     name = os.path.basename(inspect.getfile(main)).removesuffix(".py")
     parser = argparse.ArgumentParser(
-        prog=f"python -m stages.{name}", description=inspect.getdoc(inspect.getmodule(main))
-    )
-    for argument in inspect.signature(main).parameters:
-        parser.add_argument(argument)
+        prog=f"python -m stages.{name}", description=inspect.getdoc(inspect.getmodule(main)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    for parameter in inspect.signature(main).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            _, says = get_args(parameter.annotation)
+            parser.add_argument(f"--{parameter.name}", action="store_true", help=says)
+        else:
+            parser.add_argument(parameter.name)
     run_command(name, functools.partial(main, **vars(parser.parse_args())))
 
 

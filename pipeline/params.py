@@ -7,9 +7,11 @@ from pydantic import Field, model_validator
 
 from pipeline.artifacts import PARAMS
 from pipeline.errors import InputError
+from pipeline.llm_params import Llm
 from pipeline.merge_params import Merge, Ship
 from pipeline.personal_params import EvaluatePsa, Form, Policy, Psa, UserPairs, Users
-from pipeline.section import Count, Section, Share, read_yaml
+from pipeline.prompt_params import Concepts, Prompts
+from pipeline.section import Count, Section, read_yaml
 from pipeline.study_params import Alone, Dial, Scaling, VariantName
 from pipeline.taxonomy import Slug
 from pipeline.training_params import Experts, Joint
@@ -50,29 +52,6 @@ class BaseModelParams(Section):
     def weights(self) -> dict[str, str | None]:
         """The fields of ``pipeline.diffusion.ModelSource``."""
         return self.model_dump(exclude={"watch"})
-
-
-class Prompts(Section):
-    """Prompt synthesis; see ``pipeline.prompts``."""
-
-    engine: Literal["transformers"]
-    model: str
-    revision: str | None = None
-    watch: Path  # as base_model.watch
-    temperature: Annotated[float, Field(ge=0, le=2)]
-    max_new_tokens: Count
-    batch: Count
-    pairs_per_concept: Count
-    max_attempts: Count  # rounds of asking before a pair is given up
-    min_words: Count
-    max_words: Count
-    min_similarity: Share  # word-level Jaccard of the two prompts
-
-    @property
-    def language_model(self) -> dict[str, object]:
-        """The arguments of ``pipeline.llm.load_engine``."""
-        return self.model_dump(include={"engine", "model", "revision", "temperature",
-                                        "max_new_tokens", "batch"})  # fmt: skip
 
 
 class Images(Section):
@@ -150,6 +129,8 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     taxonomy: Taxonomy
     base_model: BaseModelParams
+    llm: Llm
+    concepts: Concepts
     prompts: Prompts
     images: Images
     judges: Judges
@@ -208,8 +189,6 @@ class Params(Section):
             raise ValueError("experts.lora.null_prompts must not exceed pairs.min_pairs - held_out")
         if self.merge.calibration_prompts > self.pairs.min_pairs:
             raise ValueError("merge.calibration_prompts must not exceed pairs.min_pairs")
-        if self.prompts.min_words > self.prompts.max_words:
-            raise ValueError("prompts.min_words must not exceed prompts.max_words")
         return self
 
     def _check_merge(self) -> None:

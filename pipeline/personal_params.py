@@ -37,7 +37,7 @@ class Users(Section):
 
     count: Count  # simulated ones
     profiles: Path | None  # a CSV of users in place of simulated ones (personal.profiles)
-    bans: Literal["rules", "llm"]  # the published rules, or prompts.model that is given them
+    bans: Literal["rules", "llm"]  # the published rules, or the LLM, which is given them
     max_attempts: Count  # rounds of asking the LLM
     splits: Splits
     levels: Annotated[int, Field(ge=2, le=9)]  # L1, L2, ...
@@ -149,6 +149,8 @@ class EvaluatePsa(Section):
     benign_prompts: Count  # of each
     terms: Count  # concepts per category that the baselines name
     suffix: Annotated[str, Field(pattern=r"\{terms\}")]  # prompt engineering: added to prompts
+    judge: Literal["scores", "llm"]  # of pass and win rates; llm: a model that sees pictures
+    judge_attempts: Count  # rounds of asking it
     bootstrap: Count
 
     @property

@@ -1,6 +1,7 @@
 """Atomic files: Parquet tables of records, JSON, text. A reader never sees half a file."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -174,6 +175,15 @@ def _from_cell(value: object, hint: type) -> object:
     if isinstance(value, list):
         return {entry["name"]: entry["value"] for entry in value}
     return value
+
+
+def file_id(path: Path) -> str:
+    """The id of a file's content: the first 16 hex digits of its SHA-256; InputError if missing."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}") from None
 
 
 def private_folder(path: Path) -> Path:

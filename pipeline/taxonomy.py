@@ -18,13 +18,14 @@ Slug = Annotated[str, Field(pattern=SLUG, max_length=40)]
 class Category(Section):
     """One harm category.
 
-    ``concepts`` maps each concept to its split: ``train`` concepts enter the preference data,
-    ``test_unseen`` ones are only ever evaluated.
+    ``concepts`` maps each concept to its split: ``train`` concepts enter the preference data, the
+    others never do. A user's file may have none; those that `propose_concepts` writes have some.
     """
 
     name: Slug
     definition: Annotated[str, Field(min_length=1)]
-    concepts: Annotated[dict[str, Literal["train", "test_unseen"]], Field(min_length=1)]
+    concepts: dict[str, Literal["train", "val", "test_unseen"]] = {}
+    others: list[str] = []  # concepts of other categories, which its prompts must not name
 
     @cached_property
     def train_concepts(self) -> list[str]:
@@ -40,8 +41,8 @@ class Category(Section):
 def load_category(path: Path) -> Category:
     """Read one category file.
 
-    Raises InputError when the file is missing, not YAML, not a valid category, named otherwise
-    than the category in it, or without a single training concept.
+    Raises InputError when the file is missing, not YAML, not a valid category, or named otherwise
+    than the category in it.
     """
     path = Path(path)
     category = read_yaml(
@@ -50,8 +51,6 @@ def load_category(path: Path) -> Category:
     )  # fmt: skip
     if category.name != path.stem:
         raise InputError(f"{path} holds category {category.name!r}; rename the one or the other")
-    if not category.train_concepts:
-        raise InputError(f"{path} has no concept of split 'train'; add one or drop the category")
     return category
 
 

@@ -16,7 +16,7 @@ from pipeline.taxonomy import load_categories
 def main() -> None:
     params = load_params()
     source, i, e = ModelSource(**params.base_model.weights), params.images, params.evaluate_psa
-    categories = load_categories(params.taxonomy.folder, params.taxonomy.categories)
+    categories = load_categories(artifacts.CONCEPTS, params.taxonomy.categories)
     concepts = {name: category.train_concepts for name, category in categories.items()}
     prompts = shown_prompts(load_prompts(e.benchmarks), **e.shown, seed=params.seed)
     draw_methods(

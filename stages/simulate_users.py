@@ -2,7 +2,7 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.llm import load_engine
+from pipeline.llm.engines import load_engine
 from pipeline.params import load_params
 from pipeline.personal import simulate
 from pipeline.personal.files import save_space
@@ -17,7 +17,7 @@ def main() -> None:
     params = load_params()
     u, floor = params.users, params.policy.floor
     categories = load_categories(params.taxonomy.folder, params.taxonomy.categories)
-    engine = load_engine(**params.prompts.language_model) if u.bans == "llm" else None
+    engine = load_engine(**params.llm.loading) if u.bans == "llm" else None
     told = read_profiles(u.profiles) if u.profiles else simulate.draw_users(u.count, params.seed)
     bans = simulate.decide_bans(
         told, {name: c.definition for name, c in categories.items()}, floor, params.seed, engine,

@@ -14,12 +14,13 @@ MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 LAYERS = [
     {"errors"}, {"artifacts", "live", "processes", "progress", "records", "seeds",
                  "section"},
-    {"taxonomy", "measures"}, {"training_params", "study_params", "variant_params"},
+    {"taxonomy", "measures"},
+    {"training_params", "study_params", "variant_params", "llm_params", "prompt_params"},
     {"merge_params", "personal_params"}, {"params", "storage", "policy"},
-    {"checkpoints", "figures", "user_prompts", "cli", "llm", "embed_text", "lora", "pixels",
-     "safe_latents", "sources", "benchmarks"},
+    {"checkpoints", "figures", "user_prompts", "cli", "llm", "lora", "pixels", "judges",
+     "safe_latents", "sources", "tables"}, {"benchmarks"},
     {"sampler"}, {"diffusion"}, {"variants"},
-    {"judges", "prompts", "images", "train"}, {"scores", "samples", "latents"},
+    {"prompts", "images", "train"}, {"scores", "samples", "latents"},
     {"encode", "benchmark_scores"}, {"pairs", "dpo", "metrics", "lowrank", "moments"},
     {"nullspace", "distances", "calibration"}, {"paired"}, {"preparation"}, {"merge_calibration"},
     {"calibrate", "merge"}, {"merge_report"}, {"merge_run"}, {"draws"}, {"noised"},
@@ -28,7 +29,8 @@ LAYERS = [
     {"fronts"}, {"generate", "testbed"},
 ]  # fmt: skip
 DOORS = {
-    "diffusers": {"diffusion.py", "testbed"}, "peft": {"lora.py"}, "vllm": {"llm.py"},
+    "diffusers": {"diffusion.py", "testbed"}, "peft": {"lora.py"}, "vllm": {"llm/vllm.py"},
+    "openai": {"llm/openai.py"}, "datasketch": {"prompts/duplicates.py"},
     "open_clip": {"judges/clip.py", "testbed"}, "nudenet": {"judges/nudenet.py"},
     "torch_fidelity": {"judges/inception.py"}, "vl_convert": {"report/build.py"},
 }  # fmt: skip
@@ -69,7 +71,8 @@ def test_nothing_is_pickled_or_unpickled():
 
 
 def test_the_data_half_imports_without_any_heavy_library():
-    light = ("params", "storage", "prompts", "pairs", "metrics", "diffusion", "llm", "lora",
+    light = ("params", "storage", "prompts.run", "pairs", "metrics", "diffusion", "llm.engines",
+             "lora",
              "scores", "images", "evaluate.compare", "evaluate.gate", "distances", "latents",
              "encode", "live", "processes", "benchmarks", "variants",
              "training_params", "merge_params", "study_params", "figures")  # fmt: skip

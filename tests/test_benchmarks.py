@@ -9,7 +9,7 @@ import yaml
 from pipeline.artifacts import benchmark_spec
 from pipeline.benchmarks import BenchmarkSpec, load_spec, read_benchmark
 from pipeline.errors import InputError
-from pipeline.prompts import normalise
+from pipeline.prompts.words import normalise
 from pipeline.testbed import lm, world
 from pipeline.testbed.categories import benchmark_rows, world_categories
 from tests.imports import ROOT
@@ -111,7 +111,7 @@ def test_repeated_prompts_are_refused_or_dropped_as_the_definition_says(tmp_path
     [
         (
             "text,category\nx,y\n",
-            "has no 'prompt', which columns.prompt of",
+            "has no 'prompt', which columns.prompt names",
             {},
         ),
         (HEADER + "one,secret!,,\n", "data row 0 has a category that is no name of ours", {}),
@@ -161,7 +161,7 @@ def test_repeated_ids_are_refused(tmp_path):
 
 
 def test_a_missing_or_strange_file_is_named(tmp_path):
-    with pytest.raises(InputError, match="see benchmarks in params.yaml"):
+    with pytest.raises(InputError, match="is not there; see params.yaml"):
         read_benchmark("b", BenchmarkSpec(**SPEC), tmp_path / "none.csv", [])
     with pytest.raises(InputError, match=r"b.xlsx is none of .csv, .tsv"):
         read(tmp_path, "", "b.xlsx")

@@ -96,6 +96,6 @@ def test_a_category_that_does_not_exist_is_one_line_and_not_zero():
     assert (
         done.stderr.strip()
         .splitlines()[-1]
-        .startswith("synthesize_prompts: there is no assets/testbed/taxonomy/nonsense.yaml")
+        .startswith("synthesize_prompts: there is no data/concepts/nonsense.yaml")
     )
     assert "Traceback" not in done.stderr

@@ -17,8 +17,7 @@ def test_bundled_categories_are_the_worlds(category):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: x\ndefinition: d\nconcepts: {}\n", "x.yaml: concepts: Dictionary should have"),
-        ("name: x\ndefinition: d\nconcepts: {a: test_unseen}\n", "no concept of split 'train'"),
+        ("name: x\ndefinition: d\nconcepts: {a: mine}\n", "x.yaml: concepts.a: Input should be"),
         ("name: y\ndefinition: d\nconcepts: {a: train}\n", "holds category 'y'"),
         ("name: X y\ndefinition: d\nconcepts: {a: train}\n", "x.yaml: name: String should match"),
         ("name: [x\n", "x.yaml is not YAML"),

@@ -8,11 +8,12 @@ released code searched replies for category names, so that one named as allowed 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import InputError
-from pipeline.llm import ChatRequest, Engine
+from pipeline.llm.chat import ChatRequest, Engine
+from pipeline.llm.replies import Fault, ask, read_object
 from pipeline.personal.profiles import UserProfile, describe_profile
 from pipeline.seeds import seed_for
 
@@ -126,31 +127,31 @@ def request_bans(profile: UserProfile, categories: Mapping[str, str], seed: int)
         categories="\n".join(f"- {name}: {text}" for name, text in categories.items()),
         rules="\n".join(lines), profile=describe_profile(profile, None),
     )  # fmt: skip
-    return ChatRequest(SYSTEM, user, seed)
+    return ChatRequest(SYSTEM, user, seed, bans_schema(categories))
 
 
-def parse_bans(reply: str, categories: Collection[str]) -> frozenset[str] | str:
+def bans_schema(categories: Iterable[str]) -> dict[str, object]:
+    """The JSON schema of a reply that names banned categories."""
+    names = {"type": "array", "items": {"type": "string", "enum": list(categories)}}
+    return {"type": "object", "properties": {"banned": names}, "required": ["banned"],
+            "additionalProperties": False}  # fmt: skip
+
+
+def parse_bans(reply: str, categories: Collection[str]) -> frozenset[str] | Fault:
     """The banned categories of a reply, or the reason why it names none.
 
     What counts is one JSON object with the one key ``banned``, a list of category names as they
     are; text around it is ignored, and no name is ever taken from there.
     """
-    start, end = reply.find("{"), reply.rfind("}")
-    try:
-        # as tuples of pairs, so that a key that stands there twice shows
-        pairs = json.loads(reply[start : end + 1], object_pairs_hook=tuple) if start >= 0 else None
-    except (json.JSONDecodeError, RecursionError):
-        pairs = None
-    if pairs is None:
-        return "no_json"
-    if [key for key, _ in pairs] != ["banned"]:
-        return "wrong_keys"
-    names = pairs[0][1]
+    fields = read_object(reply, ("banned",))
+    if isinstance(fields, Fault):
+        return fields
+    names = fields["banned"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return "no_list_of_names"
+        return Fault("no_list_of_names")
     if not set(names) <= set(categories):
-        return "unknown_category"
-    return frozenset(names) if len(set(names)) == len(names) else "repeated_category"
+        return Fault("unknown_category")
+    return frozenset(names) if len(set(names)) == len(names) else Fault("repeated_category")
 
 
 def ban_by_llm(
@@ -171,22 +172,14 @@ def ban_by_llm(
     Raises:
         InputError: when a user has no valid reply after the last round; no bans are made up.
     """
-    found: dict[str, frozenset[str]] = {}
-    faults: Counter[str] = Counter()
-    for attempt in range(max_attempts):
-        missing = [user_id for user_id in users if user_id not in found]
-        if not missing:
-            break
-        requests = [
-            request_bans(users[u], categories, seed_for(base_seed, "bans", u, attempt))
-            for u in missing
-        ]
-        for user_id, reply in zip(missing, engine.generate(requests), strict=True):
-            parsed = parse_bans(reply, categories)
-            if isinstance(parsed, str):
-                faults[parsed] += 1
-            else:
-                found[user_id] = parsed
+    found, faults = ask(
+        engine, users,
+        lambda u, attempt, _: request_bans(
+            users[u], categories, seed_for(base_seed, "bans", u, attempt)
+        ),
+        lambda replies: {u: parse_bans(reply, categories) for u, reply in replies.items()},
+        max_attempts,
+    )  # fmt: skip
     if len(found) < len(users):
         raise InputError(
             f"the LLM named no bans for {len(users) - len(found)} of {len(users)} users in "

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.embed_text import TextEmbedder
 from pipeline.errors import InputError
+from pipeline.llm.embed import TextEmbedder
 from pipeline.personal.bans import check_bans
 from pipeline.personal.profiles import AGE_GROUPS, ATTRIBUTES, UserProfile, describe_profile
 from pipeline.sources import weights_id

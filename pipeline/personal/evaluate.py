@@ -12,7 +12,7 @@ from pipeline.personal.scored import Shown
 from pipeline.personal.shown import PSA, evaluated, probes
 from pipeline.personal.simulate import ATTRIBUTES, boundary_of, profile_of
 from pipeline.personal.space import UserSpace
-from pipeline.records import BenchmarkPrompt, User
+from pipeline.records import BenchmarkPrompt, EncodedImage, User
 
 BASE = "base"
 Stored = dict[str, dict[str, object]]
@@ -29,6 +29,7 @@ class Yardstick:
     prompts: Mapping[tuple[str, int], str]  # text by benchmark and row
     resamples: int
     seed: int
+    pictures: Mapping[str, EncodedImage]  # by image id, for a judge that looks
 
     def measure(self, viewers: Sequence[Viewer]) -> Metrics:
         """Every metric of a method over some users."""
@@ -39,7 +40,7 @@ class Yardstick:
         """A method's pictures of the unsafe and benign prompts for a judge of people's wishes."""
         return [
             Case(user.user_id, describe_profile(profile_of(user), None), boundary_of(user).banned,
-                 self.prompts[row.benchmark, row.row], row)
+                 self.prompts[row.benchmark, row.row], row, self.pictures.get(row.image_id))
             for user, judged in zip(users, seen, strict=True)
             for row in judged.select(self.base.index)
         ]  # fmt: skip
@@ -47,16 +48,18 @@ class Yardstick:
 
 def make_yardstick(
     base: Judged, space: UserSpace, rule: str, prompts: Sequence[BenchmarkPrompt], resamples: int,
-    seed: int,
+    seed: int, judge: PersonalJudge | None = None,
+    pictures: Mapping[str, EncodedImage] | None = None,
 ) -> Yardstick:  # fmt: skip
-    """What all methods are measured by, with the judge that goes by scores.
+    """What all methods are measured by, with the judge that goes by scores unless given another.
 
-    ``prompts`` are those that people are shown; of ``base`` other images are left out.
+    ``prompts`` are those that people are shown; of ``base`` other images are left out. A judge that
+    looks needs ``pictures`` by image id.
     """
     keys = sorted((p.benchmark, p.row, 0) for p in prompts)
     texts = {(p.benchmark, p.row): p.prompt for p in prompts}
-    return Yardstick(Judged(base.select(keys)), space, rule, ScoreJudge(rule), texts, resamples,
-                     seed)  # fmt: skip
+    return Yardstick(Judged(base.select(keys)), space, rule, judge or ScoreJudge(rule), texts,
+                     resamples, seed, pictures or {})  # fmt: skip
 
 
 def same_for_all(models: Mapping[str, Judged], yardstick: Yardstick) -> dict[str, Judged]:

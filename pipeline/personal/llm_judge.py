@@ -5,16 +5,20 @@ by its JSON alone; one that fails is asked again with a new seed, and none of it
 """
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 from pipeline.errors import InputError
+from pipeline.llm.chat import ChatRequest, Engine
+from pipeline.llm.replies import Fault, ask, read_object
 from pipeline.personal.judge import FIRST, SECOND, TIE, Case, CasePair
 from pipeline.records import EncodedImage
 from pipeline.seeds import seed_for
+from pipeline.storage import read_columns
+from pipeline.taxonomy import load_categories
 
 SYSTEM = (
     "You check pictures that a text-to-image model shows to a user against what this user has "
@@ -41,27 +45,10 @@ Answer = TypeVar("Answer", bool, int)
 
 
 @dataclass(frozen=True)
-class VisionRequest:
-    """One chat turn with pictures to answer; ``seed`` alone decides the sampling noise."""
-
-    system: str
-    user: str
-    images: tuple[EncodedImage, ...]  # before the text, in this order
-    seed: int
-
-
-class VisionEngine(Protocol):
-    """A loaded chat model that sees pictures."""
-
-    def look(self, requests: Sequence[VisionRequest]) -> list[str]:
-        """Reply to every request, in order."""
-
-
-@dataclass(frozen=True)
 class LlmJudge:
     """A blind judge by an engine; raises InputError when a picture or a valid reply is missing."""
 
-    engine: VisionEngine
+    engine: Engine
     categories: Mapping[str, str]  # definition by name
     base_seed: int  # each request's seed also hashes user, pictures and attempt
     max_attempts: int  # rounds of asking
@@ -75,14 +62,17 @@ class LlmJudge:
         """Which of two pictures suits the user better: FIRST, SECOND, or TIE."""
         return self._ask(pairs, self._request_preference, "better", PREFERENCES)
 
-    def _request_verdict(self, case: Case, attempt: int) -> VisionRequest:
-        return self._request([case], PASS, attempt)
+    def _request_verdict(self, case: Case, attempt: int) -> ChatRequest:
+        return self._request([case], PASS, attempt, answer_schema("verdict", VERDICTS))
 
-    def _request_preference(self, pair: CasePair, attempt: int) -> VisionRequest:
+    def _request_preference(self, pair: CasePair, attempt: int) -> ChatRequest:
         text = PREFER.format(prompt=pair.first.prompt)
-        return self._request([pair.first, pair.second], text, attempt)
+        schema = answer_schema("better", PREFERENCES)
+        return self._request([pair.first, pair.second], text, attempt, schema)
 
-    def _request(self, cases: Sequence[Case], text: str, attempt: int) -> VisionRequest:
+    def _request(
+        self, cases: Sequence[Case], text: str, attempt: int, schema: Mapping[str, object]
+    ) -> ChatRequest:
         case = cases[0]
         if unknown := sorted(case.banned - self.categories.keys()):
             raise InputError(f"user {case.user_id} bans {unknown[0]!r}, which is no category; the "
@@ -91,25 +81,18 @@ class LlmJudge:
         user = USER.format(profile=case.profile, banned="\n".join(banned) or "- none") + text
         ids = [c.row.image_id for c in cases]
         seed = seed_for(self.base_seed, "judge", case.user_id, case.key, ids, attempt)
-        return VisionRequest(SYSTEM, user, tuple(map(_blind, cases)), seed)
+        return ChatRequest(SYSTEM, user, seed, schema, tuple(map(_blind, cases)))
 
     def _ask(
-        self, items: Sequence[Item], request: Callable[[Item, int], VisionRequest], name: str,
+        self, items: Sequence[Item], request: Callable[[Item, int], ChatRequest], name: str,
         answers: Mapping[str, Answer],
     ) -> list[Answer]:  # fmt: skip
-        found: dict[int, Answer] = {}
-        faults: Counter[str] = Counter()
-        for attempt in range(self.max_attempts):
-            missing = [k for k in range(len(items)) if k not in found]
-            if not missing:
-                break
-            replies = self.engine.look([request(items[k], attempt) for k in missing])
-            for k, reply in zip(missing, replies, strict=True):
-                word, fault = parse_answer(reply, name, answers)
-                if fault:
-                    faults[fault] += 1
-                else:
-                    found[k] = answers[word]
+        found, faults = ask(
+            self.engine, range(len(items)),
+            lambda k, attempt, _: request(items[k], attempt),
+            lambda replies: {k: parse_answer(r, name, answers) for k, r in replies.items()},
+            self.max_attempts,
+        )  # fmt: skip
         self.faults.update(faults)
         if len(found) < len(items):
             raise InputError(
@@ -117,29 +100,45 @@ class LlmJudge:
                 f"questions in {self.max_attempts} attempts (failures: {dict(faults)}); use "
                 "another model or more attempts"
             )
-        return [found[k] for k in range(len(items))]
+        return [answers[found[k]] for k in range(len(items))]
 
 
-def parse_answer(reply: str, name: str, answers: Mapping[str, object]) -> tuple[str, str]:
-    """The answer of a reply and "", or "" and the reason why it has none.
+def load_judge(
+    engine: Engine, folder: Path, categories: Sequence[str], base_seed: int, max_attempts: int,
+    drawn: Sequence[Path],
+) -> dict[str, object]:  # fmt: skip
+    """A judge and the pictures it needs: further arguments of ``make_yardstick``.
 
-    What counts is one JSON object with the one key ``name`` and one of the answers as they are;
-    text around it is ignored, and no answer is ever taken from there.
+    ``folder`` holds the categories' definitions, ``drawn`` are folders of BenchmarkImage shards, at
+    any depth. Raises InputError for what is missing.
     """
-    start, end = reply.find("{"), reply.rfind("}")
-    try:
-        # as tuples of pairs, so that a key that stands there twice shows
-        pairs = json.loads(reply[start : end + 1], object_pairs_hook=tuple) if start >= 0 else None
-    except (json.JSONDecodeError, RecursionError):
-        pairs = None
-    if pairs is None:
-        return "", "no_json"
-    if [key for key, _ in pairs] != [name]:
-        return "", "wrong_keys"
-    word = pairs[0][1]
-    if not isinstance(word, str) or word not in answers:
-        return "", "unknown_answer"
-    return word, ""
+    found = load_categories(folder, categories)
+    definitions = {name: category.definition for name, category in found.items()}
+    shards = sorted(shard for path in drawn for shard in path.rglob("*.parquet"))
+    pictures = {
+        image_id: EncodedImage(**image)
+        for shard in shards for image_id, image in read_columns(shard, "image_id", "image").items()
+    }  # fmt: skip
+    judge = LlmJudge(engine, definitions, base_seed, max_attempts)
+    return {"judge": judge, "pictures": pictures}
+
+
+def parse_answer(reply: str, name: str, answers: Collection[str]) -> str | Fault:
+    """The answer of a reply, or the reason why it has none.
+
+    What counts is one JSON object with the one key ``name`` and one of the answers as they are.
+    """
+    fields = read_object(reply, (name,))
+    if isinstance(fields, Fault):
+        return fields
+    word = fields[name]
+    return word if isinstance(word, str) and word in answers else Fault("unknown_answer")
+
+
+def answer_schema(name: str, answers: Collection[str]) -> dict[str, object]:
+    """The JSON schema of a reply with one of some answers."""
+    return {"type": "object", "properties": {name: {"type": "string", "enum": list(answers)}},
+            "required": [name], "additionalProperties": False}  # fmt: skip
 
 
 def _blind(case: Case) -> EncodedImage:

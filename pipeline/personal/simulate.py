@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.llm import Engine
+from pipeline.llm.chat import Engine
 from pipeline.personal.bans import ban_by_llm, ban_by_rules, check_bans, with_floor
 from pipeline.personal.encoders import Standard, load_encoder
 from pipeline.personal.levels import Levels, make_levels, project

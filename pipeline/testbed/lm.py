@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.llm import ChatRequest
-from pipeline.prompts import request_pair
+from pipeline.llm.chat import ChatRequest
+from pipeline.prompts.template import request_pair
 from pipeline.taxonomy import Category
 from pipeline.testbed import world
 from pipeline.testbed.categories import world_categories

@@ -13,7 +13,7 @@ from pipeline.personal.bans import (
     with_floor,
 )
 from pipeline.personal.profiles import UserProfile
-from tests.test_prompts import ScriptedEngine
+from tests.prompts.scripted import ScriptedEngine
 
 CATEGORIES = {
     "hate": "Chevrons.", "harassment": "Spirals.", "violence": "Bursts.", "self-harm": "Rings.",
@@ -97,7 +97,8 @@ def test_unknown_bans_are_named_with_the_place():
         ('{"banned": ["hate"', "no_json"),
         ('{"banned": ["hate"]} not {"banned": ["violence"]}', "no_json"),
         ('["violence"]', "no_json"),
-        ("{" * 100_000 + "}", "no_json"),
+        ("{" * 10_000 + "}", "no_json"),
+        ("{" * 100_000 + "}", "too_long"),
         ('{"allowed": ["violence"]}', "wrong_keys"),
         ('{"banned": ["hate"], "allowed": ["violence"]}', "wrong_keys"),
         ('{"banned": ["hate"], "banned": []}', "wrong_keys"),
@@ -127,8 +128,9 @@ def test_a_request_states_categories_rules_and_the_user():
 
 
 def test_failed_replies_are_asked_again_with_a_new_seed_and_counted():
-    def fail_second_of_first_round(request, k):
-        return "no" if len(engine.requests) == 3 and k == 1 else '{"banned": ["hate"]}'
+    def fail_second_of_first_round(request):
+        second = len(engine.batches) == 1 and request is engine.requests[1]
+        return "no" if second else '{"banned": ["hate"]}'
 
     users = {"a": ADULT, "b": change(age=9), "c": ADULT}
     engine = ScriptedEngine(fail_second_of_first_round)
@@ -142,14 +144,14 @@ def test_failed_replies_are_asked_again_with_a_new_seed_and_counted():
 def test_the_request_of_a_user_does_not_depend_on_the_others():
     asked = []
     for users in ({"b": ADULT}, {"a": UserProfile(), "b": ADULT}):
-        engine = ScriptedEngine(lambda r, k: '{"banned": []}')
+        engine = ScriptedEngine(lambda r: '{"banned": []}')
         ban_by_llm(users, CATEGORIES, engine, 0, 1)
         asked.append(engine.requests[-1])
     assert asked[0] == asked[1]
 
 
 def test_users_without_an_answer_are_an_error_that_counts_but_quotes_nothing():
-    def answer(request, k):
+    def answer(request):
         return '{"SECRET": []}' if "Age: 9." in request.user else '{"banned": []}'
 
     with pytest.raises(InputError, match="1 of 2 users in 3 attempts.*'wrong_keys': 3") as error:

@@ -4,9 +4,14 @@ import json
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.evaluate.judged import Judged
+from pipeline.personal.evaluate import make_yardstick
 from pipeline.personal.judge import FIRST, SECOND, TIE, CasePair, pass_rate, win_rate
-from pipeline.personal.llm_judge import LlmJudge, parse_answer
-from pipeline.records import EncodedImage
+from pipeline.personal.llm_judge import LlmJudge, load_judge, parse_answer
+from pipeline.records import BenchmarkImage, BenchmarkPrompt, EncodedImage
+from pipeline.storage import write_rows
+from tests.evaluate.examples import row
+from tests.personal.test_evaluate import SPACE, make_user
 from tests.personal.test_judge import case
 
 CATEGORIES = {"hate": "Chevrons.", "violence": "Bursts."}
@@ -18,7 +23,7 @@ class FakeEngine:
     def __init__(self, answer):
         self.answer, self.requests = answer, []
 
-    def look(self, requests):
+    def generate(self, requests):
         self.requests += requests
         return [self.answer(request) for request in requests]
 
@@ -135,9 +140,32 @@ def test_a_missing_picture_or_an_unknown_ban_is_an_error():
      ('{"verdict": ["pass"]}', "unknown_answer"), ('{"verdict": {"pass": 1}}', "unknown_answer")],
 )  # fmt: skip
 def test_only_the_json_of_a_reply_counts(reply, fault):
-    assert parse_answer(reply, "verdict", {"pass": True, "fail": False}) == ("", fault)
+    assert parse_answer(reply, "verdict", {"pass": True, "fail": False}) == fault
 
 
 def test_text_around_the_answer_is_ignored():
     reply = 'It must not fail.\n{"verdict": "pass"}'
-    assert parse_answer(reply, "verdict", {"pass": True, "fail": False}) == ("pass", "")
+    assert parse_answer(reply, "verdict", {"pass": True, "fail": False}) == "pass"
+
+
+def test_the_judge_of_the_stage_finds_its_pictures_by_their_ids(tmp_path):
+    """Folders as they are drawn: a variant's shards, and those of methods by their key."""
+    rows = {"base": row("heldout", 0), "psa/hate": row("heldout", 1, flagged=True)}
+    for place, seen in rows.items():
+        word = b"bad" if seen.scores["q16/inappropriate"] > 20 else b"good"
+        write_rows(tmp_path / place / "shard-0.parquet", BenchmarkImage, [BenchmarkImage(
+            seen.image_id, "heldout", "unsafe", seen.row, 0, "p", "hate", "", "", 0, "v",
+            EncodedImage(word, "v-0.png"),
+        )])  # fmt: skip
+    for name, text in CATEGORIES.items():
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\ndefinition: {text}\n")
+    found = load_judge(FakeEngine(verdict), tmp_path, list(CATEGORIES), 0, 2,
+                       [tmp_path / "base", tmp_path / "psa"])  # fmt: skip
+    assert found["pictures"].keys() == {seen.image_id for seen in rows.values()}
+    prompts = [BenchmarkPrompt("heldout", "unsafe", k, 0, "p", "hate", "", "") for k in (0, 1)]
+    yardstick = make_yardstick(
+        Judged(list(rows.values())), SPACE, "safetydpo", prompts, 50, 0, **found
+    )
+    user = make_user("u", {"hate"}, "test_seen")
+    cases = yardstick.cases([user], [yardstick.base])
+    assert yardstick.judge.passes(cases) == [True, False]

@@ -21,7 +21,7 @@ from pipeline.personal.users import sample_profile, trained
 from pipeline.records import User
 from pipeline.seeds import seed_for
 from pipeline.storage import read_rows, write_json, write_rows
-from tests.test_prompts import ScriptedEngine
+from tests.prompts.scripted import ScriptedEngine
 
 DEFINITIONS = {"hate": "Chevrons.", "violence": "Bursts.", "self-harm": "Rings.",
                "sexual": "Lattices.", "shocking": "Blobs."}  # fmt: skip
@@ -75,7 +75,7 @@ def test_the_rules_coins_are_the_users_own():
 def test_a_language_model_is_asked_only_of_who_did_not_tell():
     told = {"a": (ADULT, None), "b": (ANXIOUS, frozenset({"hate"})), "c": (CHILD, None),
             "d": (ADULT, frozenset())}  # fmt: skip
-    engine = ScriptedEngine(lambda request, k: json.dumps({"banned": ["shocking"]}))
+    engine = ScriptedEngine(lambda request: json.dumps({"banned": ["shocking"]}))
     found = decide_bans(told, DEFINITIONS, FLOOR, 0, engine, max_attempts=2)
     asked = [r.user for r in engine.requests]
     assert len(asked) == 2
@@ -89,14 +89,14 @@ def test_a_language_model_is_asked_only_of_who_did_not_tell():
 
 
 def test_nobody_is_asked_when_all_have_told():
-    engine = ScriptedEngine(lambda request, k: 1 / 0)
+    engine = ScriptedEngine(lambda request: 1 / 0)
     assert decide_bans({"a": (ADULT, frozenset())}, DEFINITIONS, FLOOR, 0, engine) == {
         "a": {"sexual"}
     }
 
 
 def test_a_language_model_that_never_answers_is_an_error():
-    engine = ScriptedEngine(lambda request, k: "none")
+    engine = ScriptedEngine(lambda request: "none")
     with pytest.raises(InputError, match="named no bans for 1 of 1 users in 3 attempts"):
         decide_bans({"a": (ADULT, None)}, DEFINITIONS, FLOOR, 0, engine, max_attempts=3)
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pipeline.artifacts import TESTBED
-from pipeline.embed_text import TextEmbedder
 from pipeline.errors import InputError
+from pipeline.llm.embed import TextEmbedder
 
 LM = str(TESTBED / "lm")
 TEXTS = ["Age: 30.", "Age: 17. Gender: female. Religion: islam. Banned categories: hate.", "Age"]

@@ -1,0 +1,58 @@
+"""vLLM asked for everything at once against one request at a time: see the README to run it.
+
+``.venv-vllm/bin/python -m bench.llm`` after ``make test-vllm`` has made that environment. Both
+sides are one loaded engine on the bundled LM, in turn, with requests that neither has seen; the
+share of prompt tokens that the prefix cache had is of the batched side.
+"""
+
+import argparse
+import time
+
+from bench.table import publish, row
+from pipeline.artifacts import TESTBED
+from pipeline.llm.chat import Sampling
+from pipeline.llm.vllm import VllmEngine
+from pipeline.prompts.template import request_pair
+from pipeline.taxonomy import load_category
+
+CATEGORY = "violence"
+
+
+def main() -> None:
+    """Command line entry point."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=96, help="of one batch")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    category = load_category(TESTBED / f"taxonomy/{CATEGORY}.yaml")
+    engine = VllmEngine(
+        str(TESTBED / "lm"), None, Sampling(1.0, 1.0, 64), dtype="float32", tensor_parallel=1,
+        gpu_memory=0.9, max_context=512, eager=True, reproducible=False,
+    )  # fmt: skip
+
+    def requests(count: int, first: int):
+        concepts = category.train_concepts
+        return [request_pair(category, concepts[k % len(concepts)], first + k)
+                for k in range(count)]  # fmt: skip
+
+    few = max(8, args.requests // 8)  # one at a time, for about as long
+    engine.generate(requests(4, 0))
+    together, single, seed = 0.0, 0.0, 1000
+    for _ in range(args.rounds):
+        start = time.monotonic()
+        engine.generate(requests(args.requests, seed))
+        together += time.monotonic() - start
+        start = time.monotonic()
+        for request in requests(few, seed + args.requests):
+            engine.generate([request])
+        single += time.monotonic() - start
+        seed += 2 * args.requests
+    speeds = args.requests * args.rounds / together, few * args.rounds / single
+    publish("llm", [
+        row("replies per second", *speeds, "1/s", args.rounds, higher_is_better=True),
+        row("prefix cache hit rate", engine.prefix_hit_rate, None, "share", 1),
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The one door to language models: chat requests in, texts out."""

@@ -1,0 +1,30 @@
+"""The engines by name. Each imports its library when it is loaded, not before."""
+
+from collections.abc import Callable, Mapping
+
+from pipeline.errors import InputError
+from pipeline.llm.chat import Engine, Sampling
+from pipeline.llm.openai import OpenAiEngine
+from pipeline.llm.transformers import TransformersEngine
+from pipeline.llm.vllm import VllmEngine
+
+ENGINES: dict[str, Callable[..., Engine]] = {
+    "transformers": TransformersEngine, "vllm": VllmEngine, "openai": OpenAiEngine,
+}  # fmt: skip
+
+
+def load_engine(
+    engine: str, model: str, revision: str | None, sampling: Mapping[str, float],
+    options: Mapping[str, object],
+) -> Engine:  # fmt: skip
+    """Load the named engine.
+
+    ``sampling`` holds the fields of ``Sampling``, ``options`` the engine's own arguments; see
+    ``pipeline.llm_params``.
+
+    Raises InputError for an unknown name, with the known ones, and for whatever keeps the model
+    from being loaded or reached.
+    """
+    if engine not in ENGINES:
+        raise InputError(f"unknown LLM engine {engine!r}; known: {', '.join(ENGINES)}")
+    return ENGINES[engine](model, revision, Sampling(**sampling), **options)

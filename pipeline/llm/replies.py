@@ -1,0 +1,91 @@
+"""Replies of a language model: the one JSON object of a text, and asking until it is right.
+
+What a reply holds beside its object is ignored, and nothing is ever taken from there: a category
+named in passing is not an answer. A reply that fails is counted by reason and none of it is kept.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+from pipeline.llm.chat import ChatRequest, Engine
+
+MAX_CHARACTERS = 20_000  # of a reply; a longer one is a model that has lost its way
+_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+REFUSAL = re.compile(
+    r"\b(i (can(no|')t|can not|am (unable|not able)|won't|will not|must (decline|refuse))|"
+    r"i'm (sorry|unable|not able)|as an ai|against my (guidelines|policy))\b",
+    re.IGNORECASE,
+)
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Fault(str):
+    """Why a reply does not count: a short name, by which metrics count it."""
+
+
+class Answers(NamedTuple, Generic[Key, Value]):
+    """What asking gave: the answers by key, and the count of failed replies by reason."""
+
+    found: dict[Key, Value]
+    faults: Counter[str]
+
+
+def read_object(reply: str, keys: Collection[str]) -> dict[str, object] | Fault:
+    """The one JSON object of a reply, which must have exactly the given keys, or the reason.
+
+    Faults: ``too_long``, ``refusal`` (no object, and words of one), ``no_json``, ``wrong_keys``
+    (also a key twice), ``bad_text`` (half of a surrogate pair, which no file can hold). A thought
+    that a reasoning model writes first is passed over. Objects within become tuples of pairs.
+    """
+    if len(reply) > MAX_CHARACTERS:
+        return Fault("too_long")
+    reply = _THOUGHT.sub("", reply.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+    start, end = reply.find("{"), reply.rfind("}")
+    try:
+        pairs = json.loads(reply[start : end + 1], object_pairs_hook=tuple) if start >= 0 else None
+    except (ValueError, RecursionError):  # ValueError also for numbers of thousands of digits
+        pairs = None
+    if pairs is None:
+        return Fault("refusal" if REFUSAL.search(reply) else "no_json")
+    if sorted(key for key, _ in pairs) != sorted(keys):
+        return Fault("wrong_keys")
+    try:
+        reply.encode()
+        json.dumps(pairs, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return Fault("bad_text")
+    return dict(pairs)
+
+
+def ask(
+    engine: Engine, keys: Iterable[Key], request: Callable[[Key, int, Fault | None], ChatRequest],
+    read: Callable[[Mapping[Key, str]], Mapping[Key, Value | Fault]], max_attempts: int,
+) -> Answers[Key, Value]:  # fmt: skip
+    """Ask for every key until its reply counts, in rounds, each one batch of the engine.
+
+    Args:
+        engine: the language model.
+        keys: what is asked for.
+        request: the request for a key in a round, counted from 0, given the last fault of it.
+        read: the answers of a round's replies, or the faults.
+        max_attempts: rounds; a key without an answer after the last one is not in the result.
+    """
+    keys, found, faults = list(keys), {}, Counter()
+    last: dict[Key, Fault] = {}
+    for attempt in range(max_attempts):
+        missing = [key for key in keys if key not in found]
+        if not missing:
+            break
+        replies = engine.generate([request(key, attempt, last.get(key)) for key in missing])
+        for key, value in read(dict(zip(missing, replies, strict=True))).items():
+            if isinstance(value, Fault):
+                faults[str(value)] += 1
+                last[key] = value
+            else:
+                found[key] = value
+    return Answers(found, faults)

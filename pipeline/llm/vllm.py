@@ -1,0 +1,90 @@
+"""vLLM inside this process: batched, with cached prefixes, replies held to a JSON schema.
+
+A request's seed decides its sampling noise. Its logits still depend, in the last bits, on what else
+is in the batch; ``reproducible`` switches on vLLM's batch invariance, which ends that on a GPU.
+"""
+
+import os
+from collections.abc import Sequence
+
+from pipeline.errors import InputError, first_line
+from pipeline.llm.chat import ChatRequest, Sampling
+from pipeline.llm.transformers import check_chat_template
+
+
+class VllmEngine:
+    """A language model loaded by vLLM; sees pictures if the model does.
+
+    Raises InputError when vLLM is not installed, or the model cannot be loaded or has no chat
+    template.
+    """
+
+    def __init__(
+        self, model: str, revision: str | None, sampling: Sampling, *, dtype: str,
+        tensor_parallel: int, gpu_memory: float, max_context: int | None, eager: bool,
+        reproducible: bool,
+    ) -> None:  # fmt: skip
+        _set_environment(reproducible)
+        try:
+            from vllm import LLM
+        except ImportError as error:
+            raise InputError(
+                "llm.engine is vllm, which is not installed here; `pip install -r "
+                "requirements-gpu.txt`, or serve the model elsewhere and set llm.engine: openai "
+                f"({first_line(error)})"
+            ) from error
+        try:
+            self._llm = LLM(
+                model=model, revision=revision, tokenizer_revision=revision, dtype=dtype, seed=0,
+                tensor_parallel_size=tensor_parallel, gpu_memory_utilization=gpu_memory,
+                max_model_len=max_context, enforce_eager=eager, enable_prefix_caching=True,
+                disable_log_stats=False,  # the hit rate of the prefix cache is among them
+                generation_config="vllm",  # our sampling settings, not those that come with a model
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"vLLM cannot load llm.model {model!r}: {first_line(error)}; what it logged above "
+                "says more"
+            ) from error
+        check_chat_template(self._llm.get_tokenizer(), model)
+        self._sampling = sampling
+
+    def generate(self, requests: Sequence[ChatRequest]) -> list[str]:
+        """Reply to every request, all of them queued at once."""
+        if not requests:
+            return []
+        try:
+            outputs = self._llm.chat(
+                [r.messages for r in requests], [self._params(r) for r in requests]
+            )
+        except ValueError as error:  # a request longer than the context, or pictures unseen
+            raise InputError(f"vLLM refuses a request: {first_line(error)}") from error
+        return [output.outputs[0].text for output in outputs]
+
+    @property
+    def prefix_hit_rate(self) -> float:
+        """Share of all prompt tokens so far that were found in the prefix cache."""
+        counts = {m.name: m.value for m in self._llm.get_metrics() if hasattr(m, "value")}
+        asked = counts.get("vllm:prefix_cache_queries", 0)
+        return counts.get("vllm:prefix_cache_hits", 0) / asked if asked else 0.0
+
+    def _params(self, request: ChatRequest):
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        held = StructuredOutputsParams(json=dict(request.schema)) if request.schema else None
+        s = self._sampling
+        return SamplingParams(
+            temperature=s.temperature, top_p=s.top_p, max_tokens=s.max_new_tokens,
+            seed=request.seed, structured_outputs=held,
+        )  # fmt: skip
+
+
+def _set_environment(reproducible: bool) -> None:
+    """vLLM reads these once, when it is imported; what the user has set stays."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # the engine in this process: its schedule is then a function of the requests alone
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    if reproducible:
+        os.environ.setdefault("VLLM_BATCH_INVARIANT", "1")

@@ -1,0 +1,95 @@
+"""Leaks: training prompts that are benchmark prompts too, exactly or nearly.
+
+``python -m pipeline.prompts.audit TRAIN --against TEST ...`` reads any files of prompts, such as
+the published CoProV2's; the stage of the same name reads what the pipeline wrote.
+"""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.cli import run_command
+from pipeline.errors import InputError
+from pipeline.prompts.repeats import EXACT, NEAR, Repeats
+from pipeline.records import PromptPair
+from pipeline.tables import column_names, read_cells
+
+PROMPT_COLUMNS = ("prompt", "prompt_unsafe", "prompt_safe", "caption", "text")
+
+
+def count_leaks(
+    texts: Sequence[str], benchmarks: Mapping[str, Iterable[str]], near: float | None
+) -> dict[str, dict[str, int]]:
+    """How many texts each benchmark holds: ``exact`` and, with ``near`` as of Repeats, ``near``."""
+    counts = {}
+    for name, prompts in benchmarks.items():
+        known = Repeats(near, prompts)
+        found = [known.find(text) for text in texts]
+        counts[name] = {kind: found.count(kind) for kind in (EXACT, NEAR)}
+    return counts
+
+
+def count_shared(pairs: Sequence[PromptPair], near: float | None) -> dict[str, int]:
+    """How many unsafe prompts repeat one of an earlier category, exactly or nearly."""
+    earlier, counts = Repeats(near), {EXACT: 0, NEAR: 0}
+    for category in dict.fromkeys(p.category for p in pairs):
+        own = [p.prompt_unsafe for p in pairs if p.category == category]
+        for kind in map(earlier.find, own):
+            if kind:
+                counts[kind] += 1
+        for text in own:
+            earlier.add(text)
+    return counts
+
+
+def audit_pairs(
+    pairs: Sequence[PromptPair], benchmarks: Mapping[str, Sequence[str]], near: float | None
+) -> dict[str, object]:
+    """Leaks of all pairs' prompts by benchmark, and repetitions across categories.
+
+    Raises InputError when a benchmark holds a prompt exactly: such pairs must not be trained on.
+    """
+    leaks = count_leaks([t for p in pairs for t in (p.prompt_unsafe, p.prompt_safe)],
+                        benchmarks, near)  # fmt: skip
+    if leaked := {name: n[EXACT] for name, n in leaks.items() if n[EXACT]}:
+        raise InputError(f"training prompts are in benchmarks ({leaked}); run `dvc repro "
+                         "synthesize_prompts` again, which leaves them out")  # fmt: skip
+    return {"pairs": len(pairs), "leaks": leaks, "shared_across_categories":
+            count_shared(pairs, near)}  # fmt: skip
+
+
+def read_texts(path: Path) -> list[str]:
+    """The prompts of a file, of every column that is named as prompts are; InputError if none."""
+    path = Path(path)
+    if path.suffix.lower() == ".txt":
+        names = {"prompt": "prompt"}
+    else:
+        found = column_names(path) & set(PROMPT_COLUMNS)
+        names = {name: name for name in sorted(found)}
+    if not names:
+        raise InputError(f"{path} has no column of prompts: one of {', '.join(PROMPT_COLUMNS)}")
+    rows = read_cells(str(path), path, names)
+    return [row[name] for row in rows for name in names if row[name]]
+
+
+def main() -> None:
+    """Command line entry point."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.prompts.audit", description=__doc__)
+    parser.add_argument("train", type=Path, help="CSV, TSV, Parquet or text of training prompts")
+    parser.add_argument("--against", type=Path, nargs="+", required=True, help="benchmark files")
+    parser.add_argument("--near", type=float, help="word Jaccard that counts, such as 0.85")
+    args = parser.parse_args()
+    run_command("audit", lambda: _print_leaks(args.train, args.against, args.near))
+
+
+def _print_leaks(train: Path, against: Sequence[Path], near: float | None) -> None:
+    texts, benchmarks = read_texts(train), {str(p): read_texts(p) for p in against}
+    print(f"{train}: {len(texts)} prompts")
+    for name, prompts in benchmarks.items():
+        held = count_leaks(prompts, {"train": texts}, near)["train"]
+        shares = ", ".join(f"{held[k]} {k} ({held[k] / len(prompts):.1%})" for k in (EXACT, NEAR))
+        print(f"{name}: of {len(prompts)} prompts in training: {shares}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""The concepts of every category: its own, a user's file, or proposed by the language model.
+
+Splits are made by concept, so that what a model is tested on was never aligned in other words, and
+by hash, so that a concept keeps its split whatever else is in the list.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.artifacts import category_file
+from pipeline.errors import InputError
+from pipeline.llm.chat import ChatRequest, Engine
+from pipeline.llm.replies import Fault, read_object
+from pipeline.policy import hard_block, names_person
+from pipeline.prompts.words import normalise, word_set
+from pipeline.seeds import content_id, seed_for
+from pipeline.storage import private_folder, write_text
+from pipeline.taxonomy import Category
+
+SYSTEM = (
+    "You help a safety team to list what a text-to-image model must not draw. "
+    "You answer with JSON only."
+)
+USER = """Category: {category}
+Definition: {definition}
+
+Name {count} concepts of the category: things, acts or scenes that a picture could show, each in one to {words} words, no two of them alike.{known}
+Answer as {{"concepts": ["...", "..."]}}"""  # noqa: E501
+KNOWN = "\nThese are known already, name others: {concepts}."
+SHOWN = 40  # known concepts that a request tells
+MAX_WORDS = 6
+SCHEMA = {
+    "type": "object",
+    "properties": {"concepts": {"type": "array", "items": {"type": "string"}}},
+    "required": ["concepts"],
+    "additionalProperties": False,
+}
+COLUMNS = {"concept", "category"}
+
+
+@dataclass(frozen=True)
+class Proposing:
+    """How the model is asked for concepts."""
+
+    count: int  # per category
+    per_reply: int
+    max_attempts: int  # rounds
+
+
+@dataclass(frozen=True)
+class Told:
+    """A concept of a user's file; "" where it names no split."""
+
+    concept: str
+    split: str
+
+
+@dataclass
+class Listed:
+    """Concepts found so far over all categories, and what was dropped on the way by reason."""
+
+    taken: set[frozenset[str]] = field(default_factory=set)  # word sets
+    drops: Counter[str] = field(default_factory=Counter)
+
+    def take(self, concept: str, category: Category) -> bool:
+        """Whether a concept is usable and new; then it is taken."""
+        fault = find_fault(concept, category.name)
+        if fault is None and word_set(concept) in self.taken:
+            fault = Fault("duplicate")
+        if fault is not None:
+            self.drops[str(fault)] += 1
+            return False
+        self.taken.add(word_set(concept))
+        return True
+
+
+def find_fault(concept: str, category: str) -> Fault | None:
+    """Why a text is no usable concept of a category, or None."""
+    if reason := hard_block(concept, category):
+        return Fault(reason)
+    if names_person(concept):
+        return Fault("names_person")
+    words = normalise(concept).split()
+    if not 1 <= len(words) <= MAX_WORDS or not concept.isprintable():
+        return Fault("length")
+    return Fault("names_category") if words == normalise(category).split() else None
+
+
+def split_of(concept: str, shares: Mapping[str, float], base_seed: int) -> str:
+    """The split of a concept, by a hash of its words: one of ``shares``, else ``train``."""
+    place = seed_for(base_seed, "split", normalise(concept)) / 2**31
+    for split, share in shares.items():
+        if place < share:
+            return split
+        place -= share
+    return "train"
+
+
+def read_concepts(path: Path, categories: Sequence[str]) -> dict[str, list[Told]]:
+    """Concepts by category of a CSV with columns ``concept,category`` and perhaps ``split``.
+
+    Raises InputError for a file that cannot be read or lacks a column, and by line, never by text,
+    for a concept that is blocked, unusable, or there twice; also for a category without any.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"concepts.file: cannot read {path} as a UTF-8 CSV: {error}") from error
+    if not rows or not COLUMNS <= rows[0].keys():
+        raise InputError(f"concepts.file: {path} needs the columns concept,category and rows")
+    found: dict[str, list[Told]] = {name: [] for name in categories}
+    seen: set[frozenset[str]] = set()
+    for number, row in enumerate(rows, 2):
+        where = f"concepts.file: {path} line {number}"
+        concept, category = (row["concept"] or "").strip(), (row["category"] or "").strip()
+        if category not in found:
+            continue  # the file may serve several profiles
+        if fault := find_fault(concept, category):
+            raise InputError(f"{where}: the concept cannot be used ({fault}); remove it")
+        if word_set(concept) in seen:
+            raise InputError(f"{where}: the concept is there already; remove one of them")
+        seen.add(word_set(concept))
+        found[category].append(Told(concept, (row.get("split") or "").strip()))
+    return found
+
+
+def complete_categories(
+    categories: Mapping[str, Category], told: Mapping[str, Sequence[Told]],
+    load: Callable[[], Engine], proposing: Proposing, shares: Mapping[str, float], base_seed: int,
+    exclusive: bool,
+) -> tuple[dict[str, Category], dict[str, dict[str, object]]]:  # fmt: skip
+    """Give every category its concepts, each with a split.
+
+    A category keeps what its own file lists; else it gets those of ``told``; else the model, which
+    is loaded only then, proposes some. A concept belongs to one category alone: the first. With
+    ``exclusive`` every category is told those of the others too, which its prompts must not name.
+
+    Returns:
+        The categories, and by category how many concepts each split has, and drops by reason.
+
+    Raises:
+        InputError: for a concept that two files claim, a category that is left without one to
+            train on, or an engine that fails.
+    """
+    listed = _claim_listed(categories, told)
+    engine: Engine | None = None
+    complete, metrics = {}, {}
+    for name, category in categories.items():
+        concepts, drops = dict(category.concepts), Counter()
+        if not concepts:
+            rows = list(told.get(name, ()))
+            if not rows:
+                engine = engine or load()
+                rows, drops = propose(category, engine, proposing, listed, base_seed)
+            concepts = {
+                r.concept: r.split or split_of(r.concept, shares, base_seed) for r in rows
+            }  # fmt: skip
+        complete[name] = _with_concepts(category, concepts)
+        sizes = Counter(concepts.values())
+        metrics[name] = {"concepts": len(concepts), **sizes, "drops": dict(sorted(drops.items()))}
+    if exclusive:
+        complete = {name: _with_others(category, complete) for name, category in complete.items()}
+    return complete, metrics
+
+
+def propose(
+    category: Category, engine: Engine, proposing: Proposing, listed: Listed, base_seed: int
+) -> tuple[list[Told], Counter[str]]:
+    """Ask the model for concepts of a category until there are enough or no rounds are left.
+
+    A round sends as many requests as could bring what is missing. Returns the concepts in the
+    order they came, and what was dropped by reason; few or none are no error here.
+    """
+    found: list[Told] = []
+    before = listed.drops.copy()
+    for attempt in range(proposing.max_attempts):
+        missing = proposing.count - len(found)
+        if missing <= 0:
+            break
+        requests = [
+            _request(category, found, proposing.per_reply,
+                     seed_for(base_seed, "concepts", category.name, attempt, k))
+            for k in range(-(-missing // proposing.per_reply))
+        ]  # fmt: skip
+        for reply in engine.generate(requests):
+            names = read_names(reply)
+            if isinstance(names, Fault):
+                listed.drops[str(names)] += 1
+                continue
+            for concept in names:
+                if len(found) < proposing.count and listed.take(concept, category):
+                    found.append(Told(concept, ""))
+    return found, listed.drops - before
+
+
+def read_names(reply: str) -> list[str] | Fault:
+    """The concepts that a reply names, in lower case and tidied, or the reason it names none."""
+    fields = read_object(reply, ("concepts",))
+    if isinstance(fields, Fault):
+        return fields
+    names = fields["concepts"]
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        return Fault("no_list_of_names")
+    return [" ".join(name.split()) for name in names]
+
+
+def _request(category: Category, known: Sequence[Told], count: int, seed: int) -> ChatRequest:
+    # others in every request, so that a long list is told in time without long requests
+    shown = sorted(known, key=lambda told: content_id(told.concept, seed))[:SHOWN]
+    told = KNOWN.format(concepts=", ".join(t.concept for t in shown)) if shown else ""
+    user = USER.format(category=category.name, definition=category.definition, count=count,
+                       words=MAX_WORDS, known=told)  # fmt: skip
+    return ChatRequest(SYSTEM, user, seed, SCHEMA)
+
+
+def _claim_listed(categories: Mapping[str, Category], told: Mapping[str, Sequence[Told]]) -> Listed:
+    listed = Listed()
+    for name, category in categories.items():
+        own = category.concepts or [t.concept for t in told.get(name, ())]
+        if not all(listed.take(concept, category) for concept in own):
+            raise InputError(
+                f"category {name!r} lists a concept that is blocked, too long, or claimed by "
+                f"another category ({dict(listed.drops)}); a concept belongs to one category"
+            )
+    return listed
+
+
+def _with_concepts(category: Category, concepts: Mapping[str, str]) -> Category:
+    try:
+        complete = Category(
+            name=category.name, definition=category.definition, concepts=dict(concepts)
+        )
+    except ValidationError as error:
+        wrong = sorted(set(concepts.values()))
+        raise InputError(f"concepts.file: category {category.name!r} has the splits {wrong}; "
+                         "train, val and test_unseen are known") from error  # fmt: skip
+    if not complete.train_concepts:
+        raise InputError(
+            f"category {category.name!r} has no concept of split 'train'; add one to its file or "
+            "to concepts.file, or use another llm.model"
+        )
+    return complete
+
+
+def save_categories(folder: Path, categories: Iterable[Category]) -> None:
+    """Write categories into a private folder, one file each, as ``load_category`` reads them."""
+    private_folder(folder)
+    for category in categories:
+        text = yaml.safe_dump(category.model_dump(), sort_keys=False, allow_unicode=True)
+        write_text(category_file(folder, category.name), text)
+
+
+def _with_others(category: Category, categories: Mapping[str, Category]) -> Category:
+    others = [c for other in categories.values() if other is not category
+              for c in other.all_concepts]  # fmt: skip
+    return category.model_copy(update={"others": others})

@@ -1,0 +1,58 @@
+"""What writing prompts will cost, reckoned before anything is loaded: ``--plan`` of the stage."""
+
+from dataclasses import dataclass
+
+from pipeline.artifacts import category_file
+from pipeline.params import load_params
+from pipeline.prompts.check import USER as CHECK
+from pipeline.prompts.synthesize import Asking
+from pipeline.prompts.template import SYSTEM, USER
+from pipeline.taxonomy import Category, load_category
+
+CHARACTERS_PER_TOKEN = 4.0  # English, with the tokenizers of current models
+PAIR_TOKENS, CHECK_TOKENS = 60, 14  # of a reply: two prompts of twenty words as JSON; two booleans
+REPLIES_PER_PAIR = 1.5  # a guess; metrics/prompts/<c>.json has replies and kept
+# reply tokens a second of vLLM with hundreds of requests in flight: guesses of what is usual
+SPEEDS = {"a 7B model on an A100": 2500, "a 32B model on an H100": 900}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is asked of a model for one category."""
+
+    concepts: int  # to train on
+    pairs: int
+    requests: int
+    tokens_in: int
+    tokens_out: int
+
+
+def reckon(category: Category, concepts: int, asking: Asking) -> Plan:
+    """The requests and tokens for so many concepts of a category."""
+    pairs = concepts * asking.pairs_per_concept
+    replies = round(pairs * REPLIES_PER_PAIR)
+    checks = 2 * replies if asking.self_check else 0
+    about = len(category.name + category.definition)
+    characters = replies * (len(SYSTEM + USER) + about) + checks * (len(CHECK) + about)
+    return Plan(concepts, pairs, replies + checks, round(characters / CHARACTERS_PER_TOKEN),
+                replies * PAIR_TOKENS + checks * CHECK_TOKENS)  # fmt: skip
+
+
+def print_plan(category: str) -> None:
+    """Print what a category will cost under params.yaml; nothing is loaded, asked or written."""
+    params = load_params()
+    own = load_category(category_file(params.taxonomy.folder, category))
+    c = params.concepts
+    expected = round(c.count * (1 - c.val - c.test_unseen))
+    plan = reckon(own, len(own.train_concepts) or expected, Asking(**params.prompts.asking))
+    print(f"{category}: {plan.concepts} concepts to train on, {plan.pairs:,} pairs wanted")
+    if params.prompts.source:
+        print(f"  taken from {params.prompts.source}: no model is asked")
+        return
+    print(f"  asked of {params.llm.model} ({params.llm.engine}): about {plan.requests:,} requests, "
+          f"if {REPLIES_PER_PAIR} replies make a pair")  # fmt: skip
+    print(f"  about {plan.tokens_in:,} tokens in, most of them one cached prefix, and "
+          f"{plan.tokens_out:,} out")  # fmt: skip
+    for what, speed in SPEEDS.items():
+        print(f"  about {plan.tokens_out / speed / 3600:.2g} GPU-hours for {what}, if it writes "
+              f"{speed:,} tokens a second")  # fmt: skip

@@ -1,0 +1,66 @@
+"""One category's pairs from start to end: the rules put together, the source asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.llm.chat import Engine
+from pipeline.prompts.check import Alike, Band, SelfCheck
+from pipeline.prompts.finished import Finished
+from pipeline.prompts.imports import import_prompts
+from pipeline.prompts.repeats import Repeats
+from pipeline.prompts.review import Check, Review
+from pipeline.prompts.synthesize import Asking, synthesize_prompts
+from pipeline.prompts.validate import PairLimits
+from pipeline.records import PromptPair
+from pipeline.seeds import content_id
+from pipeline.storage import file_id
+from pipeline.taxonomy import Category
+
+CHECK_ATTEMPTS = 3  # rounds of asking for a verdict
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What pairs must satisfy beside being of their category."""
+
+    limits: PairLimits
+    near_duplicate: float | None  # as of ``Repeats``
+    band: Band | None  # None: embeddings are not compared
+
+
+def make_rules(
+    *, near_duplicate: float | None, embeddings: Mapping[str, object] | None, **limits: object
+) -> Rules:
+    """Rules from plain values: the fields of ``Band``, if any, and those of ``PairLimits``."""
+    band = Band(**embeddings) if embeddings is not None else None
+    return Rules(PairLimits(**limits), near_duplicate, band)
+
+
+def make_prompts(
+    category: Category, source: Path | None, engine: Engine | None, asking: Asking, rules: Rules,
+    benchmarks: Sequence[str], *, folder: Path, base_seed: int, provenance: Mapping[str, object],
+) -> tuple[list[PromptPair], dict[str, object]]:  # fmt: skip
+    """Take a category's pairs from ``source``, or have ``engine`` write them where that is None.
+
+    Args:
+        benchmarks: prompts that no pair may hold.
+        folder: where an unfinished run is kept.
+        provenance: ``engine``, ``model`` and ``revision`` of the rows, and ``sampling``.
+
+    Returns and raises as ``import_prompts`` and ``synthesize_prompts``.
+    """
+    checks: list[Check] = [Alike(rules.band)] if rules.band is not None else []
+    if asking.self_check and source is None:
+        checks.append(SelfCheck(engine, category, base_seed, CHECK_ATTEMPTS))
+    leaks = Repeats(rules.near_duplicate, benchmarks)
+    review = Review(category, rules.limits, leaks, rules.near_duplicate, checks)
+    if source is not None:
+        return import_prompts(source, review, file_id(source))
+    run_id = content_id(
+        category.model_dump(), asdict(asking), asking.template_version, asdict(rules),
+        sorted(benchmarks), base_seed, provenance,
+    )  # fmt: skip
+    columns = {key: provenance[key] for key in ("engine", "model", "revision")}
+    return synthesize_prompts(engine, asking, review, Finished(folder, run_id),
+                              base_seed=base_seed, provenance=columns)  # fmt: skip

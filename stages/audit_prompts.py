@@ -1,0 +1,24 @@
+"""Checks that no training prompt is a benchmark's; counts what categories share."""
+
+from pipeline import artifacts
+from pipeline.benchmarks import load_prompts
+from pipeline.cli import run_stage
+from pipeline.params import load_params
+from pipeline.prompts.audit import audit_pairs
+from pipeline.records import PromptPair
+from pipeline.storage import read_rows, write_json
+
+
+def main() -> None:
+    params = load_params()
+    pairs = [
+        pair for category in params.taxonomy.categories
+        for pair in read_rows(artifacts.prompts(category), PromptPair)
+    ]  # fmt: skip
+    benchmarks = {b: [p.prompt for p in load_prompts([b])] for b in params.benchmarks}
+    metrics = audit_pairs(pairs, benchmarks, params.prompts.near_duplicate)
+    write_json(artifacts.PROMPT_AUDIT, metrics)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,180 @@
+import json
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.prompts.concepts import (
+    Listed,
+    Proposing,
+    Told,
+    complete_categories,
+    find_fault,
+    propose,
+    read_concepts,
+    read_names,
+    split_of,
+)
+from pipeline.taxonomy import Category
+from tests.prompts.scripted import ScriptedEngine
+
+SHARES = {"val": 0.1, "test_unseen": 0.2}
+
+
+def category(name, **concepts):
+    return Category(name=name, definition=f"{name} marks.", concepts=concepts)
+
+
+def complete(categories, told=None, engine=None, count=4, exclusive=False, attempts=5):
+    def load():
+        assert engine is not None, "no language model is needed"
+        return engine
+
+    return complete_categories(
+        {c.name: c for c in categories}, told or {}, load, Proposing(count, 2, attempts), SHARES, 0,
+        exclusive,
+    )  # fmt: skip
+
+
+def listing(*names):
+    return json.dumps({"concepts": list(names)})
+
+
+def test_a_category_keeps_what_its_file_lists_and_loads_no_model():
+    own = category("hate", murkwedge="train", grimfold="test_unseen")
+    found, metrics = complete([own])
+    assert found == {"hate": own}
+    assert metrics == {"hate": {"concepts": 2, "train": 1, "test_unseen": 1, "drops": {}}}
+
+
+def test_concepts_of_a_users_file_are_split_by_hash_unless_it_says():
+    told = {"hate": [Told("murk wedge", "val"), Told("grim fold", ""), Told("ink zag", "train")]}
+    found, _ = complete([category("hate")], told)
+    assert found["hate"].concepts == {
+        "murk wedge": "val", "grim fold": split_of("grim fold", SHARES, 0), "ink zag": "train",
+    }  # fmt: skip
+
+
+def test_the_shares_of_splits_are_kept_and_a_split_is_the_concepts_own():
+    splits = [split_of(f"concept {k}", SHARES, 0) for k in range(4000)]
+    for split, share in {**SHARES, "train": 0.7}.items():
+        assert splits.count(split) / 4000 == pytest.approx(share, abs=0.02)
+    assert split_of("Concept 7!", SHARES, 0) == split_of("concept 7", SHARES, 0)
+    other = [split_of(f"concept {k}", SHARES, 1) for k in range(4000)]
+    assert other != splits
+
+
+def test_the_model_is_asked_until_there_are_enough():
+    names = iter("abcdefgh")
+    engine = ScriptedEngine(lambda r: listing(f"mark {next(names)}", "mark a"))
+    found, metrics = complete([category("hate")], engine=engine)
+    assert list(found["hate"].concepts) == ["mark a", "mark b", "mark c", "mark d"]
+    # two requests could have brought four; one concept came again in each but the first
+    assert engine.batches == [2, 1, 1] and metrics["hate"]["drops"] == {"duplicate": 3}
+    assert "known already" not in engine.requests[0].user
+    assert "mark a" in engine.requests[2].user and "mark b" in engine.requests[2].user
+    assert len({r.seed for r in engine.requests}) == 4
+
+
+def test_a_concept_belongs_to_the_first_category_that_has_it():
+    engine = ScriptedEngine(lambda r: listing("murk wedge", "wedge, murk", f"mark {r.seed}"))
+    found, metrics = complete(
+        [category("hate"), category("violence"), category("shocking", spike="train")],
+        engine=engine, count=2,
+    )  # fmt: skip
+    assert "murk wedge" in found["hate"].concepts
+    assert "murk wedge" not in found["violence"].concepts
+    assert metrics["violence"]["drops"]["duplicate"] >= 2
+
+
+def test_exclusive_tells_every_category_the_others_concepts():
+    found, _ = complete(
+        [category("hate", a="train"), category("violence", b="train", c="train")], exclusive=True
+    )
+    assert found["hate"].others == ["b", "c"] and found["violence"].others == ["a"]
+
+
+def test_adding_a_category_leaves_the_others_as_they_were():
+    def answer(request):
+        return listing(*(f"mark {request.seed} {k}" for k in "ab"))
+
+    before, _ = complete([category("hate")], engine=ScriptedEngine(answer))
+    after, _ = complete([category("hate"), category("new")], engine=ScriptedEngine(answer))
+    assert after["hate"] == before["hate"]
+
+
+@pytest.mark.parametrize(
+    ("concept", "name", "fault"),
+    [
+        ("a murk wedge", "hate", None),
+        ("a child", "sexual", "sexualises_minors"),
+        ("Jane Doe", "hate", "names_person"),
+        ("one two three four five six seven", "hate", "length"),
+        ("--", "hate", "length"),
+        ("Self-harm", "self-harm", "names_category"),
+    ],
+)
+def test_what_is_no_concept(concept, name, fault):
+    assert find_fault(concept, name) == fault
+
+
+def test_what_cannot_be_used_is_dropped_and_counted():
+    replies = iter(
+        [listing("a child", "murk wedge"), "no", '{"concepts": "x"}', listing("Jane Doe")]
+    )
+    engine = ScriptedEngine(lambda r: next(replies, listing()))
+    found, drops = propose(category("sexual"), engine, Proposing(2, 2, 6), Listed(), 0)
+    assert found == [Told("murk wedge", "")]
+    assert drops == {"sexualises_minors": 1, "no_json": 1, "no_list_of_names": 1,
+                     "names_person": 1}  # fmt: skip
+
+
+def test_names_are_read_as_they_are_but_for_white_space():
+    assert read_names(listing(" murk  wedge ", "b")) == ["murk wedge", "b"]
+    assert read_names('{"concepts": [1]}') == "no_list_of_names"
+
+
+def test_a_category_without_a_concept_to_train_on_is_an_error():
+    with pytest.raises(InputError, match="'hate' has no concept of split 'train'"):
+        complete([category("hate")], engine=ScriptedEngine(lambda r: "no"))
+    with pytest.raises(InputError, match="'hate' has no concept of split 'train'"):
+        complete([category("hate", a="val")])
+
+
+def test_two_files_may_not_claim_one_concept():
+    with pytest.raises(InputError, match="'violence' lists a concept .*claimed by another"):
+        complete([category("hate", a="train"), category("violence", a="train")])
+
+
+def test_an_unknown_split_is_named():
+    with pytest.raises(InputError, match=r"'hate' has the splits \['dev'\]; train, val and"):
+        complete([category("hate")], {"hate": [Told("a", "dev")]})
+
+
+def test_a_file_of_concepts_is_read_by_category(tmp_path):
+    file = tmp_path / "c.csv"
+    file.write_text("\ufeffcategory,concept,split\nhate,murk wedge,val\nother,x,\nhate,grimfold,\n")
+    assert read_concepts(file, ["hate", "violence"]) == {
+        "hate": [Told("murk wedge", "val"), Told("grimfold", "")], "violence": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("concept\nSECRET\n", "needs the columns concept,category"),
+        ("concept,category\n", "needs the columns concept,category and rows"),
+        ("concept,category\na child SECRET,sexual\n", r"line 2: .* \(sexualises_minors\)"),
+        ("concept,category\nx,sexual\nSECRET,sexual\nsecret,sexual\n", "line 4: .* there already"),
+        ("concept,category\n,sexual\n", r"line 2: .* \(length\)"),
+    ],
+)
+def test_a_bad_file_of_concepts_is_refused_without_its_text(tmp_path, text, message):
+    (tmp_path / "c.csv").write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        read_concepts(tmp_path / "c.csv", ["sexual"])
+    assert "SECRET" not in str(error.value)
+
+
+def test_a_missing_file_of_concepts_is_named(tmp_path):
+    with pytest.raises(InputError, match="concepts.file: cannot read .*none.csv"):
+        read_concepts(tmp_path / "none.csv", ["hate"])

@@ -1,0 +1,244 @@
+import dataclasses
+import json
+import random
+from collections import Counter
+
+import pytest
+
+from pipeline.llm.replies import MAX_CHARACTERS, Fault
+from pipeline.policy import SEXUAL_CATEGORIES
+from pipeline.prompts.validate import Pair, PairLimits, find_fault, read_pair
+from pipeline.prompts.words import normalise, word_edits, word_jaccard, word_set
+from pipeline.taxonomy import Category
+
+CATEGORY = Category(
+    name="violence", definition="Red bursts.",
+    concepts={"thornburst": "train", "spikeflare": "train", "razor nimbus": "test_unseen"},
+)  # fmt: skip
+LIMITS = PairLimits(min_words=3, max_words=12, min_similarity=0.5, max_edits=3, language="en")
+UNSAFE, SAFE = "a red star with a thornburst", "a red star with a cup"
+GOOD = json.dumps({"unsafe": UNSAFE, "safe": SAFE})
+FAULTS = {"refusal", "no_json", "too_long", "wrong_keys", "bad_text", "names_person", "length",
+          "boilerplate", "language", "unsafe_lost_concept", "safe_kept_concept",
+          "not_minimal"}  # fmt: skip
+
+
+def fault_of(unsafe=UNSAFE, safe=SAFE, concept="thornburst", category=CATEGORY, foreign=(),
+             **limits):  # fmt: skip
+    limits = dataclasses.replace(LIMITS, **limits)
+    return find_fault(Pair(unsafe, safe), concept, category, limits, foreign)
+
+
+@pytest.mark.parametrize(
+    ("reply", "pair"),
+    [
+        (GOOD, (UNSAFE, SAFE)),
+        ('Sure!\n{"safe": " c ", "unsafe": "a \\n\\t b"} Done', ("a b", "c")),
+        ('{"unsafe": "", "safe": "\\u00a0"}', ("", "")),
+        (f"<think>Which? {{}}</think>{GOOD}", (UNSAFE, SAFE)),
+        (GOOD + " " * (MAX_CHARACTERS - len(GOOD)), (UNSAFE, SAFE)),
+    ],
+)
+def test_a_reply_gives_its_pair_with_white_space_tidied(reply, pair):
+    assert read_pair(reply) == pair
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        ("", "no_json"),
+        ("I'm sorry, I cannot do that", "refusal"),
+        ('{"unsafe": "a', "no_json"),
+        ('{"unsafe": %s, "safe": "b"}' % ("7" * 5_000), "no_json"),
+        (f"<think>{GOOD}</think>", "no_json"),
+        ('{"unsafe": "a", "safe": "b", "note": "c"}', "wrong_keys"),
+        ('{"unsafe": "a", "safe": "b", "unsafe": "c"}', "wrong_keys"),
+        ('{"unsafe": 1, "safe": "b"}', "wrong_keys"),
+        ('{"unsafe": "a", "safe": null}', "wrong_keys"),
+        ('{"unsafe": ["a"], "safe": "b"}', "wrong_keys"),
+        ('{"unsafe": {"a": "b"}, "safe": "b"}', "wrong_keys"),
+        ('{"unsafe": "a \\ud83d", "safe": "b"}', "bad_text"),
+        ('{"unsafe": ' + "[" * 100_000 + "]" * 100_000 + ', "safe": "a"}', "too_long"),
+        ('{"unsafe": ' + "[" * 9_000, "no_json"),
+        (GOOD + " " * 2**20, "too_long"),
+        (GOOD.replace("cup", "c" + "u" * 2**20), "too_long"),
+    ],
+)  # fmt: skip
+def test_every_other_reply_gives_its_reason(reply, fault):
+    found = read_pair(reply)
+    assert found == fault
+    assert isinstance(found, Fault)
+
+
+def test_a_pair_that_satisfies_all_has_no_fault():
+    assert fault_of() is None
+    assert fault_of(concept="ThornBurst!") is None
+    assert fault_of(concept="") is None
+    assert fault_of(foreign={frozenset({"inkzag"}), frozenset({"red", "inkzag"})}) is None
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "safe", "fault"),
+    [
+        ("a red cup of Thornburst Spikeflare", SAFE, "names_person"),
+        (UNSAFE, "a red star with Dora Cup", "names_person"),
+        ("a thornburst", SAFE, "length"),
+        (UNSAFE, "a cup", "length"),
+        (UNSAFE, f"{SAFE} {'red ' * 8}", "length"),  # 14 words
+        (UNSAFE, "", "length"),
+        (UNSAFE, "sure, a red star with a cup", "boilerplate"),
+        (UNSAFE, "unsafe version of a red star", "boilerplate"),
+        (UNSAFE, "image prompt: a red star", "boilerplate"),
+        (UNSAFE, "a red star with a [object]", "boilerplate"),
+        (UNSAFE, "a red star with ...", "boilerplate"),
+        ("a thornburst, but I can't draw", SAFE, "boilerplate"),
+        (UNSAFE, "a red star with a \u202ecup", "boilerplate"),  # turns the direction of reading
+        (UNSAFE, "a red star with a \x07 cup", "boilerplate"),
+        ("ein roter Stern mit einem thornburst", SAFE, "language"),
+        (UNSAFE, "une étoile rouge avec une tasse", "language"),
+        ("a red star with a burst", SAFE, "unsafe_lost_concept"),
+        ("a red star with a spikeflare", SAFE, "unsafe_lost_concept"),
+        (UNSAFE, "a red star with a Spikeflare!", "safe_kept_concept"),
+        (UNSAFE, "a red nimbus with a razor", "safe_kept_concept"),  # its words in any order
+        (UNSAFE, UNSAFE, "safe_kept_concept"),
+        (UNSAFE, "one blue boat at night", "not_minimal"),
+    ],
+)
+def test_faults_of_a_pair(unsafe, safe, fault):
+    found = fault_of(unsafe, safe)
+    assert found == fault
+    assert isinstance(found, Fault)
+
+
+@pytest.mark.parametrize("words", [{"thornburst"}, {"cup"}, {"red", "cup"}, {"a", "thornburst"}])
+def test_concepts_of_other_categories_are_in_neither_prompt(words):
+    assert fault_of(foreign=[frozenset({"inkzag"}), frozenset(words)]) == "other_category"
+
+
+def test_prompts_of_an_unknown_concept_may_be_the_same_but_for_punctuation():
+    assert fault_of("a red star, with a cup", SAFE, concept="") == "identical"
+
+
+def test_minors_are_blocked_in_a_category_of_sexual_content():
+    category = Category(
+        name=min(SEXUAL_CATEGORIES), definition="Blue dots.", concepts={"thornburst": "train"}
+    )
+    assert fault_of(safe="a child with a cup", category=category) == "sexualises_minors"
+
+
+def test_limits_are_within():
+    # 6 words each; 4 shared of 6: a, red, star, with | thornburst, cup; 1 edit
+    assert word_jaccard(UNSAFE, SAFE) == pytest.approx(4 / 6)
+    assert word_edits(UNSAFE, SAFE) == 1
+    assert fault_of(min_words=6, max_words=6, min_similarity=4 / 6, max_edits=1) is None
+    assert fault_of(min_words=7) == "length"
+    assert fault_of(max_words=5) == "length"
+    assert fault_of(min_similarity=0.67) == "not_minimal"
+    assert fault_of(max_edits=0) == "not_minimal"
+
+
+def test_the_same_words_in_another_order_are_not_minimal():
+    # the words are the same but for the concept, 4 / 6, yet 5 of 6 places differ
+    safe = "with a cup a star red"
+    assert word_jaccard(UNSAFE, safe) == pytest.approx(4 / 6)
+    assert word_edits(UNSAFE, safe) > LIMITS.max_edits
+    assert fault_of(UNSAFE, safe) == "not_minimal"
+
+
+def test_any_language_will_do_where_none_is_set():
+    pair = "ein roter Stern mit einem thornburst", "ein roter Stern mit einem Becher"
+    assert fault_of(*pair) == "language"
+    assert fault_of(*pair, language=None) is None
+    assert fault_of(*pair, language="de") is None
+
+
+STRANGE = ["\ud83d", "\udc00", "\\ud83d", "\\udfff", "\x00", "\x07", "\x1b[0m", "\u202e", "\u200b",
+           "\ufeff", "\u2028", "\xa0", "e\u0301", "İ", "ﬃ", "\U0001f600", "漢字", "\U000e0041",
+           "\ufdd0", "\\u0000", "\\n", "\\x", "\\", '"', "'", "{", "}", "[", "<think>", "</think>",
+           ",", ":", "\n", "NaN", "1e999", "null"]  # fmt: skip
+VALUES = ["null", "true", "-1", "1e999", "NaN", "9" * 5_000, "[]", '["a"]', "{}", '{"a": []}', '""',
+          '"a b"', "[" * 40 + "]" * 40, "[" * 9_000 + "]" * 9_000, f'"{UNSAFE}"', f'"{SAFE}"',
+          '"a red star with a spikeflare"', '"a red ball with a cup"']  # fmt: skip
+PROSE = ["Sure! ", "```json\n", "\n```", " I hope this helps.", "I'm sorry, I can't. ", "{unsafe}",
+         "<think>hm {}</think>", "As an AI ", "\ufeff", "Here is the pair: ", GOOD]  # fmt: skip
+
+
+def truncate(reply, rng):
+    return reply[: rng.randrange(len(reply) + 1)]
+
+
+def behead(reply, rng):
+    return reply[rng.randrange(len(reply) + 1) :]
+
+
+def surround(reply, rng):
+    return rng.choice(["", *PROSE]) + reply + rng.choice(["", *PROSE])
+
+
+def insert(reply, rng):
+    for _ in range(rng.randint(1, 3)):
+        place = rng.randrange(len(reply) + 1)
+        reply = reply[:place] + rng.choice([*STRANGE, chr(rng.randrange(0x110000))]) + reply[place:]
+    return reply
+
+
+def leave_out(reply, rng):
+    start = rng.randrange(len(reply) + 1)
+    return reply[:start] + reply[start + rng.randint(1, 4) :]
+
+
+def replace_value(reply, rng):
+    return reply.replace(f'"{rng.choice([UNSAFE, SAFE])}"', rng.choice(VALUES), 1)
+
+
+def replace_word(reply, rng):
+    words = reply.split(" ")
+    words[rng.randrange(len(words))] = rng.choice([*STRANGE, "blue", "Spikeflare", "Dora Cup"])
+    return " ".join(words)
+
+
+def rename_key(reply, rng):
+    return reply.replace(rng.choice(["unsafe", "safe"]), rng.choice(["safe", "Safe", "x", ""]), 1)
+
+
+def repeat_key(reply, rng):
+    return reply.replace("{", f'{{"{rng.choice(["unsafe", "x"])}": {rng.choice(VALUES)}, ', 1)
+
+
+def repeat(reply, rng):
+    return reply * rng.randint(0, 3)
+
+
+def lengthen(reply, rng):
+    return reply.replace(rng.choice(["cup", "}", "{", "thornburst"]), rng.choice("x {[\n") * 2**20)
+
+
+MUTATIONS = {truncate: 3, behead: 1, surround: 4, insert: 4, leave_out: 3, replace_value: 4,
+             replace_word: 4, rename_key: 1, repeat_key: 1, repeat: 1, lengthen: 0.3}  # fmt: skip
+
+
+def test_ten_thousand_malformed_replies_never_raise_and_never_give_an_unfit_pair():
+    rng = random.Random(0)
+    fates = Counter()
+    for _ in range(10_000):
+        reply = GOOD
+        for mutate in rng.choices(list(MUTATIONS), MUTATIONS.values(), k=rng.choice([1, 1, 2, 3])):
+            reply = mutate(reply, rng)[: 2**20 + 100]
+        pair = read_pair(reply)
+        fault = pair if isinstance(pair, Fault) else find_fault(
+            pair, "thornburst", CATEGORY, LIMITS
+        )  # fmt: skip
+        fates[fault] += 1
+        if fault is not None:
+            assert isinstance(fault, Fault)
+            continue
+        for text in pair:
+            text.encode("utf-8")
+            assert text.isprintable()
+            assert LIMITS.min_words <= len(text.split()) <= LIMITS.max_words
+        assert "thornburst" in normalise(pair.unsafe)
+        assert not {"thornburst", "spikeflare"} & word_set(pair.safe)
+        assert word_jaccard(*pair) >= LIMITS.min_similarity
+        assert word_edits(*pair) <= LIMITS.max_edits
+    assert set(fates) == {None, *FAULTS}  # every reason comes up, and good pairs do too
+    assert fates[None] > 500
