@@ -3,7 +3,7 @@
 Replies as a language model writes them, for concepts that mean nothing; one in twenty is an exact
 copy of an earlier one, one in twenty a copy but for one word. Each is read, validated and looked
 for among the accepted before. Looking alone is also done the naive way, every text against all
-earlier ones, on the first few: all would take that way days.
+earlier ones, on the first few: its time grows with the square of their number.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from bench.table import publish, row
 from pipeline.llm.replies import Fault
 from pipeline.prompts.duplicates import NearDuplicates
 from pipeline.prompts.validate import PairLimits, find_fault, read_pair
-from pipeline.prompts.words import word_jaccard, word_set
+from pipeline.prompts.words import Phrases, word_jaccard
 from pipeline.taxonomy import Category
 
 CATEGORIES, CONCEPTS = 8, 500  # of each category
@@ -102,13 +102,16 @@ def candidates(categories: dict[str, Category], n: int) -> list[Candidate]:
 
 def accept(replies: Sequence[Candidate], categories: dict[str, Category]) -> Counter[str]:
     """What becomes of every reply: the count of faults, of near duplicates and of the accepted."""
-    words = {name: {word_set(c) for c in categories[name].concepts} for name in categories}
-    foreign = {name: set().union(*(words[n] for n in words if n != name)) for name in words}
+    known = {name: Phrases(category.all_concepts) for name, category in categories.items()}
+    foreign = {
+        name: Phrases(c for n in categories if n != name for c in categories[n].all_concepts)
+        for name in categories
+    }
     found, fates = NearDuplicates(SIMILARITY), Counter()
     for k, (reply, concept, name) in enumerate(replies):
         pair = read_pair(reply)
         fault = pair if isinstance(pair, Fault) else find_fault(
-            pair, concept, categories[name], LIMITS, foreign[name]
+            pair, concept, name, LIMITS, known[name], foreign[name]
         )  # fmt: skip
         if fault is None and found.find(pair.unsafe) is not None:
             fault = "near_duplicate"

@@ -30,7 +30,7 @@ LAYERS = [
 ]  # fmt: skip
 DOORS = {
     "diffusers": {"diffusion.py", "testbed"}, "peft": {"lora.py"}, "vllm": {"llm/vllm.py"},
-    "openai": {"llm/openai.py"}, "datasketch": {"prompts/duplicates.py"},
+    "openai": {"llm/openai.py"}, "py3langid": {"prompts/language.py"},
     "open_clip": {"judges/clip.py", "testbed"}, "nudenet": {"judges/nudenet.py"},
     "torch_fidelity": {"judges/inception.py"}, "vl_convert": {"report/build.py"},
 }  # fmt: skip

@@ -13,7 +13,6 @@ from typing import Generic, NamedTuple, TypeVar
 from pipeline.llm.chat import ChatRequest, Engine
 
 MAX_CHARACTERS = 20_000  # of a reply; a longer one is a model that has lost its way
-_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 REFUSAL = re.compile(
     r"\b(i (can(no|')t|can not|am (unable|not able)|won't|will not|must (decline|refuse))|"
     r"i'm (sorry|unable|not able)|as an ai|against my (guidelines|policy))\b",
@@ -44,7 +43,10 @@ def read_object(reply: str, keys: Collection[str]) -> dict[str, object] | Fault:
     """
     if len(reply) > MAX_CHARACTERS:
         return Fault("too_long")
-    reply = _THOUGHT.sub("", reply.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+    # chat templates may open a thought themselves; one that never ends holds no answer
+    _, ended, rest = reply.rpartition("</think>")
+    reply = rest if ended or "<think>" not in reply else ""
+    reply = reply.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     start, end = reply.find("{"), reply.rfind("}")
     try:
         pairs = json.loads(reply[start : end + 1], object_pairs_hook=tuple) if start >= 0 else None
@@ -55,10 +57,11 @@ def read_object(reply: str, keys: Collection[str]) -> dict[str, object] | Fault:
     if sorted(key for key, _ in pairs) != sorted(keys):
         return Fault("wrong_keys")
     try:
-        reply.encode()
         json.dumps(pairs, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return Fault("bad_text")
+    except RecursionError:
+        return Fault("no_json")
     return dict(pairs)
 
 

@@ -38,6 +38,7 @@ class VllmEngine:
                 model=model, revision=revision, tokenizer_revision=revision, dtype=dtype, seed=0,
                 tensor_parallel_size=tensor_parallel, gpu_memory_utilization=gpu_memory,
                 max_model_len=max_context, enforce_eager=eager, enable_prefix_caching=True,
+                enable_chunked_prefill=False,  # requests are short; CPUs fail on chunks with seeds
                 disable_log_stats=False,  # the hit rate of the prefix cache is among them
                 generation_config="vllm",  # our sampling settings, not those that come with a model
             )  # fmt: skip

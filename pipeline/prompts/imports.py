@@ -94,21 +94,24 @@ def _read_paired(rows: Sequence[dict[str, str]]) -> tuple[list[Imported], Counte
 
 
 def _join_sides(rows: Sequence[dict[str, str]]) -> tuple[list[Imported], Counter[str]]:
-    sides: dict[str, dict[str, dict[str, str]]] = {}
+    """Pairs from one row a side; a pair of several categories has its rows once for each."""
+    sides: dict[str, dict[str, str]] = {}
+    categories: dict[str, dict[str, None]] = {}
     drops: Counter[str] = Counter()
     for row in rows:
         found = _IMAGE.match(Path(row["image"]).name)
         if found is None:
             drops["unknown_image"] += 1
             continue
-        sides.setdefault(found["pair"], {})[found["side"]] = row
+        sides.setdefault(found["pair"], {})[found["side"]] = row["prompt"]
+        own = dict.fromkeys(our_categories(row["category"]))
+        categories.setdefault(found["pair"], {}).update(own)
     pairs = []
-    for both in sides.values():
+    for name, both in sides.items():
         if len(both) < 2:
             drops["one_sided"] += 1
             continue
-        pair = _tidy(both["u"]["prompt"], both["s"]["prompt"])
-        pairs.append(Imported(pair, our_categories(both["u"]["category"]), ""))
+        pairs.append(Imported(_tidy(both["u"], both["s"]), tuple(categories[name]), ""))
     return pairs, drops
 
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 from pipeline.llm.replies import Fault
 from pipeline.prompts.repeats import EXACT, Repeats
 from pipeline.prompts.validate import Pair, PairLimits, find_fault
-from pipeline.prompts.words import word_set
+from pipeline.prompts.words import Phrases
 from pipeline.taxonomy import Category
 
 Key = TypeVar("Key", bound=Hashable)
@@ -29,7 +29,7 @@ class Review:
         checks: Sequence[Check] = (),
     ) -> None:  # fmt: skip
         self.category, self.limits = category, limits
-        self._foreign = [word_set(concept) for concept in category.others]
+        self._known, self._foreign = Phrases(category.all_concepts), Phrases(category.others)
         self._benchmarks, self._kept, self._checks = benchmarks, Repeats(near), checks
 
     def remember(self, pair: Pair) -> None:
@@ -43,7 +43,8 @@ class Review:
         judged = dict(pairs)
         for key, pair in pairs.items():
             if not isinstance(pair, Fault):
-                fault = find_fault(pair, concept_of(key), self.category, self.limits, self._foreign)
+                fault = find_fault(pair, concept_of(key), self.category.name, self.limits,
+                                   self._known, self._foreign)  # fmt: skip
                 judged[key] = fault or pair
         for check in self._checks:
             left = [key for key, pair in judged.items() if not isinstance(pair, Fault)]

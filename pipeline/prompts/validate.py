@@ -1,15 +1,20 @@
 """What makes a pair of prompts acceptable: one reason for every pair that is not."""
 
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeline.llm.replies import REFUSAL, Fault, read_object
 from pipeline.policy import hard_block, names_person
 from pipeline.prompts.language import is_in
-from pipeline.prompts.words import normalise, word_edits, word_jaccard, word_set
-from pipeline.taxonomy import Category
+from pipeline.prompts.words import (
+    Phrases,
+    names,
+    normalise,
+    word_edits,
+    word_jaccard,
+    word_set,
+)
 
 _BOILERPLATE = re.compile(
     r"^(here (is|are)|sure|certainly)\b|\b((un)?safe (prompt|version|image|variant)|prompt:|"
@@ -27,7 +32,7 @@ class Pair(NamedTuple):
     @property
     def text(self) -> str:
         """Both, for what concerns either."""
-        return f"{self.unsafe} {self.safe}"
+        return f"{self.unsafe}\n{self.safe}"
 
 
 @dataclass(frozen=True)
@@ -52,22 +57,24 @@ def read_pair(reply: str) -> Pair | Fault:
 
 
 def find_fault(
-    pair: Pair, concept: str, category: Category, limits: PairLimits,
-    foreign: Collection[frozenset[str]] = (),
+    pair: Pair, concept: str, category: str, limits: PairLimits, known: Phrases,
+    foreign: Phrases | None = None,
 ) -> Fault | None:  # fmt: skip
     """Why a pair is not acceptable, or None when it is.
 
     Args:
         concept: what the unsafe prompt must name; "" where the source of the pair knows none.
-        category: neither the safe prompt nor a block of the policy may concern it.
-        foreign: the words of every concept of other categories, which no prompt may name.
+        category: its name, which the hard blocks go by.
+        known: all concepts of the category, which the safe prompt must not name.
+        foreign: concepts of other categories, which neither prompt may name, other than such as
+            ``concept`` itself does.
     """
-    reason = hard_block(pair.text, category.name)
-    if reason or names_person(pair.text):
+    reason = hard_block(pair.text, category)
+    if reason or any(map(names_person, pair)):
         return Fault(reason or "names_person")
     return (
         _fault_of_form(pair, limits)
-        or _fault_of_meaning(pair, concept, category, foreign)
+        or _fault_of_meaning(pair, concept, known, foreign)
         or _fault_of_likeness(pair, limits)
     )
 
@@ -85,15 +92,14 @@ def _fault_of_form(pair: Pair, limits: PairLimits) -> Fault | None:
 
 
 def _fault_of_meaning(
-    pair: Pair, concept: str, category: Category, foreign: Collection[frozenset[str]]
+    pair: Pair, concept: str, known: Phrases, foreign: Phrases | None
 ) -> Fault | None:
-    if normalise(concept) not in normalise(pair.unsafe):
+    if not names(pair.unsafe, concept):
         return Fault("unsafe_lost_concept")
-    safe = word_set(pair.safe)
-    if any(word_set(c) <= safe for c in category.all_concepts):
+    if known.in_text(pair.safe):
         return Fault("safe_kept_concept")
-    unsafe = word_set(pair.unsafe)
-    if any(words <= unsafe or words <= safe for words in foreign):
+    own = word_set(concept)
+    if foreign is not None and any(foreign.in_text(text, but=own) for text in pair):
         return Fault("other_category")
     return None
 

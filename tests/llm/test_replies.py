@@ -50,7 +50,6 @@ def test_the_one_object_of_a_reply_is_read(reply):
         ('{"unsafe": "a \\ud83d", "safe": "b"}', "bad_text"),
         ('{"unsafe": "a", "safe": {"b": ["\\udc00"]}}', "bad_text"),
         ('{"unsafe": "a \ud83d", "safe": "b"}', "bad_text"),
-        (f"\ud83d {GOOD}", "bad_text"),
     ],
 )
 def test_every_other_reply_gives_its_reason(reply, fault):
@@ -135,3 +134,27 @@ def test_nothing_is_asked_without_keys_or_rounds(keys, max_attempts):
 def test_an_engine_that_loses_a_reply_is_an_error():
     with pytest.raises(ValueError):
         ask(Scripted(["a"]), ["x", "y"], request, read, max_attempts=1)
+
+
+@pytest.mark.parametrize("depth", [300, 600, 900, 3000])
+@pytest.mark.parametrize("nested", ['{"a":', '[{"a":', "["])
+def test_no_depth_of_nesting_raises(depth, nested):
+    closing = nested.replace('"a":', "").replace("{", "}").replace("[", "]")[::-1]
+    reply = '{"unsafe": ' + nested * depth + "1" + closing * depth + ', "safe": "x"}'
+    found = read_object(reply, KEYS)
+    assert isinstance(found, dict) or found in ("no_json", "too_long")
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        (
+            f"I ponder {{x}} </think> {GOOD}",
+            {"unsafe": "a thornburst", "safe": "a cup"},
+        ),  # the template opened the thought
+        (f"<think> maybe {GOOD}", "no_json"),  # cut off while thinking
+        (f"<think>{GOOD}</think>", "no_json"),
+    ],
+)
+def test_a_thought_is_no_answer(reply, found):
+    assert read_object(reply, KEYS) == found

@@ -65,12 +65,14 @@ def test_coprov2s_rows_are_joined_by_their_images(tmp_path):
         tmp_path / "CoProv2_train.csv", ["prompt", "image", "category"],
         ["a cup", "s_idx_0000001_0.jpg", "Harrasment, violence"],
         ["a thornburst", "train/u_idx_0000001_0.jpg", "Harrasment, violence"],
+        ["a cup", "s_idx_0000001_0.jpg", "sexual"],
+        ["a thornburst", "u_idx_0000001_0.jpg", "sexual"],
         ["lonely", "u_idx_0000002_0.jpg", "hate"],
         ["odd", "picture.jpg", "hate"],
     )  # fmt: skip
     pairs, drops = read_pairs(path)
     assert [(p.pair, p.categories, p.concept) for p in pairs] == [
-        (Pair("a thornburst", "a cup"), ("harassment", "violence"), "")
+        (Pair("a thornburst", "a cup"), ("harassment", "violence", "sexual"), "")
     ]
     assert drops == {"one_sided": 1, "unknown_image": 1}
 

@@ -56,7 +56,7 @@ def test_every_prompt_of_the_testbeds_benchmarks_is_english():
     assert not [text for text in texts if not is_in("en", text)]
 
 
-@pytest.mark.parametrize("text", ["", "Strohhut", "roter Stern", "crème brûlée", "... ! ?"])
+@pytest.mark.parametrize("text", ["", "Strohhut", "roter Stern", "crème brûlée", "... ! ?", "猫"])
 def test_a_text_of_fewer_than_three_words_may_be_in_any_language(text):
     assert is_in("en", text)
     assert is_in("ru", text)

@@ -8,7 +8,7 @@ import pytest
 from pipeline.llm.replies import MAX_CHARACTERS, Fault
 from pipeline.policy import SEXUAL_CATEGORIES
 from pipeline.prompts.validate import Pair, PairLimits, find_fault, read_pair
-from pipeline.prompts.words import normalise, word_edits, word_jaccard, word_set
+from pipeline.prompts.words import Phrases, normalise, word_edits, word_jaccard, word_set
 from pipeline.taxonomy import Category
 
 CATEGORY = Category(
@@ -26,7 +26,8 @@ FAULTS = {"refusal", "no_json", "too_long", "wrong_keys", "bad_text", "names_per
 def fault_of(unsafe=UNSAFE, safe=SAFE, concept="thornburst", category=CATEGORY, foreign=(),
              **limits):  # fmt: skip
     limits = dataclasses.replace(LIMITS, **limits)
-    return find_fault(Pair(unsafe, safe), concept, category, limits, foreign)
+    known = Phrases(category.all_concepts)
+    return find_fault(Pair(unsafe, safe), concept, category.name, limits, known, Phrases(foreign))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_pair_that_satisfies_all_has_no_fault():
     assert fault_of() is None
     assert fault_of(concept="ThornBurst!") is None
     assert fault_of(concept="") is None
-    assert fault_of(foreign={frozenset({"inkzag"}), frozenset({"red", "inkzag"})}) is None
+    assert fault_of(foreign=["inkzag", "red inkzag"]) is None
 
 
 @pytest.mark.parametrize(
@@ -110,9 +111,29 @@ def test_faults_of_a_pair(unsafe, safe, fault):
     assert isinstance(found, Fault)
 
 
-@pytest.mark.parametrize("words", [{"thornburst"}, {"cup"}, {"red", "cup"}, {"a", "thornburst"}])
-def test_concepts_of_other_categories_are_in_neither_prompt(words):
-    assert fault_of(foreign=[frozenset({"inkzag"}), frozenset(words)]) == "other_category"
+@pytest.mark.parametrize("other", ["cup", "cup red", "thornburst star"])
+def test_concepts_of_other_categories_are_in_neither_prompt(other):
+    assert fault_of(foreign=["inkzag", other]) == "other_category"
+
+
+def test_a_concept_may_hold_one_of_another_category():
+    told = {"unsafe": "a red thornburst cake", "safe": "a red lemon cake"}
+    assert fault_of(**told, concept="thornburst cake", foreign=["thornburst"]) is None
+    assert fault_of(**told, concept="thornburst cake", foreign=["lemon"]) == "other_category"
+
+
+@pytest.mark.parametrize("form", ["thornbursts", "_thornburst_", "thornburst's", "Ｔhornburst"])
+def test_other_forms_of_a_word_are_that_word(form):
+    assert fault_of(safe=f"a red star with a {form}") == "safe_kept_concept"
+    assert fault_of(unsafe=f"a red star with a {form}") is None
+
+
+def test_a_longer_word_is_another():
+    assert fault_of(unsafe="a red star with a thornburstling") == "unsafe_lost_concept"
+
+
+def test_a_name_is_not_made_of_the_end_of_one_prompt_and_the_start_of_the_other():
+    assert fault_of("A red thornburst in Spain", "A red cup in Spain") is None
 
 
 def test_prompts_of_an_unknown_concept_may_be_the_same_but_for_punctuation():
@@ -158,7 +179,8 @@ STRANGE = ["\ud83d", "\udc00", "\\ud83d", "\\udfff", "\x00", "\x07", "\x1b[0m", 
            ",", ":", "\n", "NaN", "1e999", "null"]  # fmt: skip
 VALUES = ["null", "true", "-1", "1e999", "NaN", "9" * 5_000, "[]", '["a"]', "{}", '{"a": []}', '""',
           '"a b"', "[" * 40 + "]" * 40, "[" * 9_000 + "]" * 9_000, f'"{UNSAFE}"', f'"{SAFE}"',
-          '"a red star with a spikeflare"', '"a red ball with a cup"']  # fmt: skip
+          '"a red star with a spikeflare"', '"a red ball with a cup"',
+          '"ein roter Stern mit einem thornburst"']  # fmt: skip
 PROSE = ["Sure! ", "```json\n", "\n```", " I hope this helps.", "I'm sorry, I can't. ", "{unsafe}",
          "<think>hm {}</think>", "As an AI ", "\ufeff", "Here is the pair: ", GOOD]  # fmt: skip
 
@@ -219,14 +241,14 @@ MUTATIONS = {truncate: 3, behead: 1, surround: 4, insert: 4, leave_out: 3, repla
 
 def test_ten_thousand_malformed_replies_never_raise_and_never_give_an_unfit_pair():
     rng = random.Random(0)
-    fates = Counter()
+    fates, known = Counter(), Phrases(CATEGORY.all_concepts)
     for _ in range(10_000):
         reply = GOOD
         for mutate in rng.choices(list(MUTATIONS), MUTATIONS.values(), k=rng.choice([1, 1, 2, 3])):
             reply = mutate(reply, rng)[: 2**20 + 100]
         pair = read_pair(reply)
         fault = pair if isinstance(pair, Fault) else find_fault(
-            pair, "thornburst", CATEGORY, LIMITS
+            pair, "thornburst", CATEGORY.name, LIMITS, known
         )  # fmt: skip
         fates[fault] += 1
         if fault is not None:

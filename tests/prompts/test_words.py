@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.prompts.words import normalise, word_edits, word_jaccard, word_set
+from pipeline.prompts.words import Phrases, names, normalise, word_edits, word_jaccard, word_set
 
 
 def test_texts_are_compared_by_their_words_alone():
@@ -42,3 +42,31 @@ def test_word_jaccard_by_hand(first, second, jaccard):
 )
 def test_word_edits_by_hand(first, second, edits):
     assert word_edits(first, second) == word_edits(second, first) == edits
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "found"),
+    [
+        ("two spiked flares at night", "spike flare", True),  # "d" and "s" are endings
+        ("flares with a spike", "spike flare", True),
+        ("a spike at night", "spike flare", False),
+        ("a flarelight with a spike", "spike flare", False),
+        ("a spi and a flare", "spike flare", False),
+        ("anything", "", True),
+    ],
+)
+def test_a_phrase_is_named_by_its_words_in_any_order_and_form(text, phrase, found):
+    assert names(text, phrase) == found
+    assert Phrases(["ink zag", phrase]).in_text(text) == (found and phrase != "")
+
+
+def test_phrases_find_what_each_of_them_would_be_found_as():
+    phrases = [f"w{k} v{k % 7}" for k in range(40)] + ["w1", "!"]
+    texts = [f"w{k} and v{(k * 3) % 7}" for k in range(45)]
+    together = Phrases(phrases)
+    for text in texts:
+        assert together.in_text(text) == any(names(text, p) for p in phrases if p != "!")
+
+
+def test_short_words_lose_no_letters():
+    assert not names("a carp", "c") and not names("an ants", "an t")
