@@ -45,10 +45,10 @@ def print_plan(category: str) -> None:
     c = params.concepts
     expected = round(c.count * (1 - c.val - c.test_unseen))
     plan = reckon(own, len(own.train_concepts) or expected, Asking(**params.prompts.asking))
-    print(f"{category}: {plan.concepts} concepts to train on, {plan.pairs:,} pairs wanted")
     if params.prompts.source:
-        print(f"  taken from {params.prompts.source}: no model is asked")
+        print(f"{category}: pairs are taken from {params.prompts.source}; no model is asked")
         return
+    print(f"{category}: {plan.concepts} concepts to train on, {plan.pairs:,} pairs wanted")
     print(f"  asked of {params.llm.model} ({params.llm.engine}): about {plan.requests:,} requests, "
           f"if {REPLIES_PER_PAIR} replies make a pair")  # fmt: skip
     print(f"  about {plan.tokens_in:,} tokens in, most of them one cached prefix, and "
