@@ -65,6 +65,6 @@ class Llm(Section):
 
     @property
     def provenance(self) -> dict[str, object]:
-        """Who writes, and how it samples; as of ``pipeline.prompts.run.write_prompts``."""
+        """Who writes, and how it samples; as of ``pipeline.prompts.run.make_prompts``."""
         told = {"engine": self.engine, "model": self.model, "revision": self.revision or ""}
         return {**told, "sampling": self.loading["sampling"]}

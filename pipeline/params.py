@@ -187,6 +187,9 @@ class Params(Section):
             raise ValueError("experts.watch.held_out must leave some of pairs.min_pairs")
         if lora.null_damping is not None and lora.null_prompts > left:
             raise ValueError("experts.lora.null_prompts must not exceed pairs.min_pairs - held_out")
+        if self.llm.temperature == 0 and self.prompts.pairs_per_concept > 1:
+            raise ValueError("llm.temperature 0 always gives one reply: prompts.pairs_per_concept "
+                             "must be 1, or the temperature higher")  # fmt: skip
         if self.merge.calibration_prompts > self.pairs.min_pairs:
             raise ValueError("merge.calibration_prompts must not exceed pairs.min_pairs")
         return self

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.llm_params import Llm
 from pipeline.section import Count, Positive, Section, Share
 from pipeline.taxonomy import Slug
 from pipeline.training_params import Optim
@@ -149,7 +150,7 @@ class EvaluatePsa(Section):
     benign_prompts: Count  # of each
     terms: Count  # concepts per category that the baselines name
     suffix: Annotated[str, Field(pattern=r"\{terms\}")]  # prompt engineering: added to prompts
-    judge: Literal["scores", "llm"]  # of pass and win rates; llm: a model that sees pictures
+    judge: Llm | None  # of pass and win rates, a model that sees pictures; null: by scores
     judge_attempts: Count  # rounds of asking it
     bootstrap: Count
 

@@ -41,6 +41,12 @@ class Band(Section):
     low: Annotated[float, Field(ge=-1, le=1)]
     high: Annotated[float, Field(ge=-1, le=1)]
 
+    @model_validator(mode="after")
+    def _not_empty(self) -> "Band":
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        return self
+
 
 class Prompts(Section):
     """Prompt synthesis; see ``pipeline.prompts``."""

@@ -1,5 +1,7 @@
 """What params.yaml and every other YAML file that a user writes are made of."""
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -20,27 +22,64 @@ class Section(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+# what yaml quotes of a file, other than a single character, an escape or a token such as '<scalar>'
+_QUOTED = re.compile(r"""(?<=\s)('(?![<\\])[^']{2,}'|"(?![<\\])[^"]{2,}")""")
 
 
-def read_yaml(path: Path, model: type[Model], missing: str) -> Model:
+def read_yaml(path: Path, model: type[Model], missing: str, private: bool = False) -> Model:
     """Read and check a YAML file.
 
-    Raises InputError that lists every fault with its key; ``missing`` says what to do when there
-    is no such file.
+    Args:
+        missing: what to do when there is no such file.
+        private: name keys that are none of the model's by position, for they may be unsafe text.
+
+    Raises InputError that lists every fault with its key, and never quotes a value or a line.
     """
     path = Path(path)
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"there is no {path}; {missing}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # a date without such a day is a ValueError
+        raise InputError(f"{path} is not YAML: {_problem(error)}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold sections, got {type(data).__name__}")
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'top level'}: {e['msg']}" for e in error.errors()
+        faults = dict.fromkeys(
+            f"{_place(e['loc'], data, model, private) or 'top level'}: {e['msg']}"
+            for e in error.errors()
         )
-        raise InputError(f"{path}: {faults}") from error
+        raise InputError(f"{path}: {'; '.join(faults)}") from None
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a YAML file, and where, without the text that is wrong."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return getattr(error, "reason", "a number or date in it is none")
+    mark = error.problem_mark
+    where = f"line {mark.line + 1} column {mark.column + 1}: " if mark else ""
+    return where + _QUOTED.sub("'...'", error.problem or "it cannot be read")
+
+
+def _place(
+    keys: Sequence[object], data: Mapping[object, object], model: type[BaseModel], private: bool
+) -> str:
+    """The dotted keys of a fault; with ``private``, what the user named as ``entry 3``."""
+    if not private:
+        return ".".join(map(str, keys))
+    place: list[str] = []
+    entries: object = data
+    for key in keys:
+        if not place and key in model.model_fields:
+            place.append(key)
+        elif isinstance(entries, Mapping):
+            known = [str(k) for k in entries]
+            place.append(f"entry {known.index(str(key)) + 1}" if str(key) in known else "an entry")
+        elif isinstance(key, int):
+            place.append(str(key))
+        entries = entries.get(key) if isinstance(entries, Mapping) else None
+    return ": ".join(place)

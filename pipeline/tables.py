@@ -18,7 +18,7 @@ def read_cells(where: str, path: Path, columns: Mapping[str, str]) -> list[dict[
         where: begins every error's message.
         path: a .csv, .tsv, .jsonl (an object a line), .parquet, or .txt (a prompt a line, of which
             the one column is made that is called ``prompt`` here).
-        columns: the file's name of each column by ours, for errors.
+        columns: the file's name of each column by ours.
 
     Raises InputError when the file cannot be read, or lacks a column in some row.
     """
@@ -36,11 +36,11 @@ def read_cells(where: str, path: Path, columns: Mapping[str, str]) -> list[dict[
         else:
             raise InputError(f"{where} is none of .csv, .tsv, .jsonl, .parquet, .txt")
     except FileNotFoundError:
-        raise InputError(f"{where} is not there; see params.yaml") from None
+        raise InputError(f"{where} is not there") from None
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
         raise InputError(f"{where} cannot be read: {first_line(error)}") from error
     return [
-        {name: _cell(f"{where} data row {k}", row, key, name) for key, name in columns.items()}
+        {name: _cell(f"{where} data row {k}", row, name) for name in columns.values()}
         for k, row in enumerate(rows)
     ]
 
@@ -78,10 +78,9 @@ def _read_lines(where: str, path: Path) -> list[dict[str, object]]:
     return rows
 
 
-def _cell(where: str, row: Mapping[str, object], key: str, column: str) -> str:
+def _cell(where: str, row: Mapping[str, object], column: str) -> str:
     if column not in row:
-        raise InputError(f"{where} has no {column!r}, which columns.{key} names; it has "
-                         f"{len(row)} others")  # fmt: skip
+        raise InputError(f"{where} has no column {column!r}; it has {len(row)} others")
     value = row[column]
     if isinstance(value, list | dict):
         raise InputError(f"{where} holds a list in {column!r}; a text or a number is expected")
@@ -91,11 +90,14 @@ def _cell(where: str, row: Mapping[str, object], key: str, column: str) -> str:
 def column_names(path: Path) -> set[str]:
     """The column names of a .csv, .tsv or .parquet; InputError when it cannot be read."""
     path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".tsv", ".parquet"):
+        raise InputError(f"{path} is none of .csv, .tsv, .parquet")
     try:
-        if path.suffix.lower() == ".parquet":
+        if kind == ".parquet":
             return set(pq.read_schema(path).names)
         with path.open(newline="", encoding="utf-8-sig") as file:
-            separator = "\t" if path.suffix.lower() == ".tsv" else ","
+            separator = "\t" if kind == ".tsv" else ","
             return set(next(csv.reader(file, delimiter=separator), []))
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
         raise InputError(f"{path} cannot be read: {first_line(error)}") from error

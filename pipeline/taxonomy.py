@@ -42,12 +42,13 @@ def load_category(path: Path) -> Category:
     """Read one category file.
 
     Raises InputError when the file is missing, not YAML, not a valid category, or named otherwise
-    than the category in it.
+    than the category in it. Concepts are told by position, never by text.
     """
     path = Path(path)
     category = read_yaml(
         path, Category,
         f"a category listed under taxonomy.categories in params.yaml needs one in {path.parent}/",
+        private=True,
     )  # fmt: skip
     if category.name != path.stem:
         raise InputError(f"{path} holds category {category.name!r}; rename the one or the other")

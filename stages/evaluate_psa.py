@@ -4,7 +4,6 @@ from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
 from pipeline.evaluate.judged import load_judged
-from pipeline.llm.engines import load_engine
 from pipeline.params import load_params
 from pipeline.personal import evaluate as e
 from pipeline.personal.files import load_space
@@ -22,9 +21,10 @@ def main() -> None:
               for v in (e.BASE, params.merge.method)}  # fmt: skip
     prompts = shown_prompts(load_prompts(settings.benchmarks), **settings.shown, seed=params.seed)
     looking = load_judge(
-        load_engine(**params.llm.loading), params.taxonomy.folder, space.categories, params.seed,
-        settings.judge_attempts, [artifacts.PSA_IMAGES, *map(artifacts.benchmark, models)],
-    ) if settings.judge == "llm" else {}  # fmt: skip
+        settings.judge and settings.judge.loading, params.taxonomy.folder, space.categories,
+        prompts, [artifacts.PSA_IMAGES, *map(artifacts.benchmark, models)],
+        params.seed, settings.judge_attempts,
+    )  # fmt: skip
     yardstick = e.make_yardstick(models[e.BASE], space, params.judges.rule, prompts,
                                  settings.bootstrap, params.seed, **looking)  # fmt: skip
     personal = shown_by_methods(artifacts.PSA_SCORES, params.psa.adapter.form == "gated")

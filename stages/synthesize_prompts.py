@@ -26,7 +26,7 @@ def main(category: str, *, plan: Annotated[bool, "print the expected cost and do
     p, unfinished = params.prompts, artifacts.unfinished_prompts(category)
     pairs, metrics = run.make_prompts(
         load_category(artifacts.category_file(artifacts.CONCEPTS, category)), p.source,
-        None if p.source else load_engine(**params.llm.loading), Asking(**p.asking),
+        lambda: load_engine(**params.llm.loading), Asking(**p.asking),
         run.make_rules(**p.rules), [b.prompt for b in load_prompts(params.benchmarks)],
         folder=unfinished, base_seed=params.seed, provenance=params.llm.provenance,
     )  # fmt: skip

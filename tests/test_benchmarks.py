@@ -61,7 +61,7 @@ def test_a_file_brings_categories_seeds_and_sizes_of_its_own(tmp_path):
 
 def test_a_whole_file_can_be_of_one_category(tmp_path):
     columns = {"prompt": "prompt"}
-    rows, counts = read(tmp_path, "prompt\none\na lewd girl\n", columns=columns, category="hate")
+    rows, counts = read(tmp_path, "prompt\none\na girl\n", columns=columns, category="hate")
     assert [r.category for r in rows] == ["hate", "hate"]
     _, counts = read(tmp_path, "prompt\none\na girl\n", columns=columns, category="sexual",
                      categories=["sexual"])  # fmt: skip
@@ -109,17 +109,13 @@ def test_repeated_prompts_are_refused_or_dropped_as_the_definition_says(tmp_path
 @pytest.mark.parametrize(
     ("text", "message", "spec"),
     [
-        (
-            "text,category\nx,y\n",
-            "has no 'prompt', which columns.prompt names",
-            {},
-        ),
+        ("text,category\nx,y\n", "^benchmark b: .*b.csv data row 0 has no column 'prompt'", {}),
         (HEADER + "one,secret!,,\n", "data row 0 has a category that is no name of ours", {}),
         (HEADER + " ,hate,,\n", "data row 0 has an empty prompt", {}),
         ("", "b.csv is empty", {}),
         (HEADER + "one,hate,,\nsecret, two,hate,,\n", "data row 1 has 5 fields, the header 4", {}),
         (HEADER + "one,hate\n", "data row 0 has 2 fields, the header 4; .* needs quotes", {}),
-        ("secret prompt\none\n", "has no 'prompt', which columns.prompt .* it has 1 others", {}),
+        ("secret prompt\none\n", "has no column 'prompt'; it has 1 others", {}),
         (I2P + "one,hate,x,,,\n", "data row 0 has no seed: a whole number of 0 or more", I2P_SPEC),
         (I2P + "one,hate,1.5,,,\n", "data row 0 has no seed", I2P_SPEC),
         (I2P + "one,hate,,-1,,\n", "data row 0 has no guidance", I2P_SPEC),
@@ -138,7 +134,7 @@ def test_a_bad_file_is_refused_by_row_and_never_by_text(tmp_path, text, message,
                           ("[1]", "line 2 is no JSON object"),
                           ('{"text": ["x"], "seed": 1}', "row 1 holds a list in 'text'"),
                           ('{"text": "x", "seed": 1e30}', "row 1 has no seed"),
-                          ('{"text": "x"}', "row 1 has no 'seed'")],
+                          ('{"text": "x"}', "row 1 has no column 'seed'")],
 )  # fmt: skip
 def test_a_bad_line_of_json_is_named(tmp_path, line, message):
     spec = {"kind": "benign", "columns": {"prompt": "text", "seed": "seed"}}
@@ -161,7 +157,7 @@ def test_repeated_ids_are_refused(tmp_path):
 
 
 def test_a_missing_or_strange_file_is_named(tmp_path):
-    with pytest.raises(InputError, match="is not there; see params.yaml"):
+    with pytest.raises(InputError, match="^benchmark b: .*none.csv is not there$"):
         read_benchmark("b", BenchmarkSpec(**SPEC), tmp_path / "none.csv", [])
     with pytest.raises(InputError, match=r"b.xlsx is none of .csv, .tsv"):
         read(tmp_path, "", "b.xlsx")

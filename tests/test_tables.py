@@ -38,3 +38,18 @@ def test_an_empty_file_has_no_columns_and_a_missing_one_is_named(tmp_path):
     assert column_names(tmp_path / "a.csv") == set()
     with pytest.raises(InputError, match="b.csv cannot be read"):
         column_names(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a"])
+def test_only_tables_have_column_names(tmp_path, name):
+    (tmp_path / name).write_text("x,y\n")
+    with pytest.raises(InputError, match=f"{name} is none of .csv, .tsv, .parquet"):
+        column_names(tmp_path / name)
+
+
+def test_errors_say_what_the_caller_says_and_nothing_of_params(tmp_path):
+    (tmp_path / "a.csv").write_text("secret,n\none,1\n")
+    with pytest.raises(InputError, match="^f data row 0 has no column 'text'; it has 2 others$"):
+        read_cells("f", tmp_path / "a.csv", {"prompt": "text"})
+    with pytest.raises(InputError, match="^f is not there$"):
+        read_cells("f", tmp_path / "none.csv", {"prompt": "text"})

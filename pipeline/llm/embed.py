@@ -1,6 +1,6 @@
 """Texts as vectors: the mean-pooled last hidden state of a language model.
 
-Beside ``pipeline.llm`` the only loading of language models; there they write, here they read.
+The other engines write; here a model only reads.
 """
 
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, OpenAIError
 
 KEY = "OPENAI_API_KEY"
-_AGAIN = "finished concepts are kept; run the same command again"
+_AGAIN = "run the same command again; finished batches of prompts are kept"
 _CONNECT_SECONDS, _CHECK_SECONDS = 5.0, 30.0  # at most; a server that is there needs no longer
 _SHOWN = 5  # names of served models in an error
 _PASSING = {408, 409, 429}  # what the library retries, beside 5xx

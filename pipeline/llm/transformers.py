@@ -42,6 +42,7 @@ class TransformersEngine:
         self._model = loaded.to(device).eval()
         self._context = getattr(loaded.config, "max_position_embeddings", None)
         self._name, self._sampling, self._batch = model, sampling, batch
+        self._as_text(ChatRequest("a", "b", 0))  # before work starts
 
     def generate(self, requests: Sequence[ChatRequest]) -> list[str]:
         """Reply to every request in batches; sampling noise is drawn per request."""
@@ -54,24 +55,32 @@ class TransformersEngine:
                 progress.update(len(replies) - start)
         return replies
 
+    def _as_text(self, request: ChatRequest) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self._tokenizer.apply_chat_template(
+                request.messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            raise InputError(
+                f"the chat template of llm.model {self._name!r} refuses a system and a user turn "
+                f"({first_line(error)}); use another model"
+            ) from error
+
     def _generate_batch(self, requests: Sequence[ChatRequest]) -> list[str]:
         from transformers import LogitsProcessorList
 
-        texts = [
-            self._tokenizer.apply_chat_template(
-                r.messages, tokenize=False, add_generation_prompt=True
-            )
-            for r in requests
-        ]
         inputs = self._tokenizer(
-            texts, return_tensors="pt", padding=True, add_special_tokens=False
-        ).to(self._model.device)
+            [self._as_text(r) for r in requests], return_tensors="pt", padding=True,
+            add_special_tokens=False,
+        ).to(self._model.device)  # fmt: skip
         asked = inputs["input_ids"].shape[1]
         check_context(self._name, asked, self._sampling.max_new_tokens, self._context)
         noise = _gumbel_noise([r.seed for r in requests], self._sampling)
-        tokens = self._model.generate(
+        tokens = self._model.generate(  # without the penalty that may come with a model
             **inputs, do_sample=False, max_new_tokens=self._sampling.max_new_tokens,
-            logits_processor=LogitsProcessorList([noise]),
+            repetition_penalty=1.0, logits_processor=LogitsProcessorList([noise]),
             pad_token_id=self._tokenizer.pad_token_id,
         )  # fmt: skip
         return self._tokenizer.batch_decode(tokens[:, asked:], skip_special_tokens=True)

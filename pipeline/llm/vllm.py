@@ -27,6 +27,7 @@ class VllmEngine:
         _set_environment(reproducible)
         try:
             from vllm import LLM
+            from vllm.platforms import current_platform
         except ImportError as error:
             raise InputError(
                 "llm.engine is vllm, which is not installed here; `pip install -r "
@@ -38,7 +39,8 @@ class VllmEngine:
                 model=model, revision=revision, tokenizer_revision=revision, dtype=dtype, seed=0,
                 tensor_parallel_size=tensor_parallel, gpu_memory_utilization=gpu_memory,
                 max_model_len=max_context, enforce_eager=eager, enable_prefix_caching=True,
-                enable_chunked_prefill=False,  # requests are short; CPUs fail on chunks with seeds
+                # a CPU fails on prompts in chunks when requests have seeds; None: as vLLM likes it
+                enable_chunked_prefill=False if current_platform.is_cpu() else None,
                 disable_log_stats=False,  # the hit rate of the prefix cache is among them
                 generation_config="vllm",  # our sampling settings, not those that come with a model
             )  # fmt: skip

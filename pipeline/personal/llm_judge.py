@@ -13,11 +13,12 @@ from typing import TypeVar
 
 from pipeline.errors import InputError
 from pipeline.llm.chat import ChatRequest, Engine
+from pipeline.llm.engines import load_engine
 from pipeline.llm.replies import Fault, ask, read_object
 from pipeline.personal.judge import FIRST, SECOND, TIE, Case, CasePair
-from pipeline.records import EncodedImage
+from pipeline.records import BenchmarkImage, BenchmarkPrompt, EncodedImage
 from pipeline.seeds import seed_for
-from pipeline.storage import read_columns
+from pipeline.storage import read_rows
 from pipeline.taxonomy import load_categories
 
 SYSTEM = (
@@ -104,22 +105,31 @@ class LlmJudge:
 
 
 def load_judge(
-    engine: Engine, folder: Path, categories: Sequence[str], base_seed: int, max_attempts: int,
-    drawn: Sequence[Path],
+    loading: Mapping[str, object] | None, folder: Path, categories: Sequence[str],
+    prompts: Sequence[BenchmarkPrompt], drawn: Sequence[Path], base_seed: int, max_attempts: int,
 ) -> dict[str, object]:  # fmt: skip
-    """A judge and the pictures it needs: further arguments of ``make_yardstick``.
+    """A judge and the pictures it needs: further arguments of ``make_yardstick``, none for None.
 
-    ``folder`` holds the categories' definitions, ``drawn`` are folders of BenchmarkImage shards, at
-    any depth. Raises InputError for what is missing.
+    Args:
+        loading: the arguments of ``load_engine``.
+        folder: where the categories' definitions are.
+        prompts: those whose pictures are judged.
+        drawn: folders of BenchmarkImage shards, at any depth.
+
+    Raises InputError for what is missing.
     """
+    if loading is None:
+        return {}
     found = load_categories(folder, categories)
     definitions = {name: category.definition for name, category in found.items()}
-    shards = sorted(shard for path in drawn for shard in path.rglob("*.parquet"))
+    shown = {(p.benchmark, p.row, 0) for p in prompts}
     pictures = {
-        image_id: EncodedImage(**image)
-        for shard in shards for image_id, image in read_columns(shard, "image_id", "image").items()
+        image.image_id: image.image
+        for path in drawn for shard in sorted(path.rglob("*.parquet"))
+        for image in read_rows(shard, BenchmarkImage)
+        if (image.benchmark, image.row, image.redraw) in shown
     }  # fmt: skip
-    judge = LlmJudge(engine, definitions, base_seed, max_attempts)
+    judge = LlmJudge(load_engine(**loading), definitions, base_seed, max_attempts)
     return {"judge": judge, "pictures": pictures}
 
 

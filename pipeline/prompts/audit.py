@@ -10,28 +10,29 @@ from pathlib import Path
 
 from pipeline.cli import run_command
 from pipeline.errors import InputError
-from pipeline.prompts.repeats import EXACT, NEAR, Repeats
+from pipeline.prompts.repeats import EXACT, NEAR, NORMALISED, Repeats
 from pipeline.records import PromptPair
 from pipeline.tables import column_names, read_cells
 
+KINDS = (EXACT, NORMALISED, NEAR)
 PROMPT_COLUMNS = ("prompt", "prompt_unsafe", "prompt_safe", "caption", "text")
 
 
 def count_leaks(
     texts: Sequence[str], benchmarks: Mapping[str, Iterable[str]], near: float | None
 ) -> dict[str, dict[str, int]]:
-    """How many texts each benchmark holds: ``exact`` and, with ``near`` as of Repeats, ``near``."""
+    """How many texts each benchmark holds, by kind; kinds and ``near`` are as of ``Repeats``."""
     counts = {}
     for name, prompts in benchmarks.items():
         known = Repeats(near, prompts)
         found = [known.find(text) for text in texts]
-        counts[name] = {kind: found.count(kind) for kind in (EXACT, NEAR)}
+        counts[name] = {kind: found.count(kind) for kind in KINDS}
     return counts
 
 
 def count_shared(pairs: Sequence[PromptPair], near: float | None) -> dict[str, int]:
-    """How many unsafe prompts repeat one of an earlier category, exactly or nearly."""
-    earlier, counts = Repeats(near), {EXACT: 0, NEAR: 0}
+    """How many unsafe prompts repeat one of an earlier category, by kind."""
+    earlier, counts = Repeats(near), dict.fromkeys(KINDS, 0)
     for category in dict.fromkeys(p.category for p in pairs):
         own = [p.prompt_unsafe for p in pairs if p.category == category]
         for kind in map(earlier.find, own):
@@ -47,11 +48,13 @@ def audit_pairs(
 ) -> dict[str, object]:
     """Leaks of all pairs' prompts by benchmark, and repetitions across categories.
 
-    Raises InputError when a benchmark holds a prompt exactly: such pairs must not be trained on.
+    Raises InputError when a benchmark holds a prompt, be it in other case or punctuation: such
+    pairs must not be trained on.
     """
     leaks = count_leaks([t for p in pairs for t in (p.prompt_unsafe, p.prompt_safe)],
                         benchmarks, near)  # fmt: skip
-    if leaked := {name: n[EXACT] for name, n in leaks.items() if n[EXACT]}:
+    held = {name: n[EXACT] + n[NORMALISED] for name, n in leaks.items()}
+    if leaked := {name: n for name, n in held.items() if n}:
         raise InputError(f"training prompts are in benchmarks ({leaked}); run `dvc repro "
                          "synthesize_prompts` again, which leaves them out")  # fmt: skip
     return {"pairs": len(pairs), "leaks": leaks, "shared_across_categories":
@@ -69,7 +72,10 @@ def read_texts(path: Path) -> list[str]:
     if not names:
         raise InputError(f"{path} has no column of prompts: one of {', '.join(PROMPT_COLUMNS)}")
     rows = read_cells(str(path), path, names)
-    return [row[name] for row in rows for name in names if row[name]]
+    texts = [row[name] for row in rows for name in names if row[name].strip()]
+    if not texts:
+        raise InputError(f"{path} holds no prompt")
+    return texts
 
 
 def main() -> None:
@@ -77,9 +83,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.prompts.audit", description=__doc__)
     parser.add_argument("train", type=Path, help="CSV, TSV, Parquet or text of training prompts")
     parser.add_argument("--against", type=Path, nargs="+", required=True, help="benchmark files")
-    parser.add_argument("--near", type=float, help="word Jaccard that counts, such as 0.85")
+    parser.add_argument("--near", type=_jaccard, help="word Jaccard that counts, such as 0.85")
     args = parser.parse_args()
     run_command("audit", lambda: _print_leaks(args.train, args.against, args.near))
+
+
+def _jaccard(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError("a number between 0 and 1 is expected")
+    return value
 
 
 def _print_leaks(train: Path, against: Sequence[Path], near: float | None) -> None:
@@ -87,7 +103,7 @@ def _print_leaks(train: Path, against: Sequence[Path], near: float | None) -> No
     print(f"{train}: {len(texts)} prompts")
     for name, prompts in benchmarks.items():
         held = count_leaks(prompts, {"train": texts}, near)["train"]
-        shares = ", ".join(f"{held[k]} {k} ({held[k] / len(prompts):.1%})" for k in (EXACT, NEAR))
+        shares = ", ".join(f"{held[k]} {k} ({held[k] / len(prompts):.1%})" for k in KINDS)
         print(f"{name}: of {len(prompts)} prompts in training: {shares}")
 
 

@@ -18,7 +18,7 @@ from pipeline.errors import InputError
 from pipeline.llm.chat import ChatRequest, Engine
 from pipeline.llm.replies import Fault, read_object
 from pipeline.policy import hard_block, names_person
-from pipeline.prompts.words import normalise, word_set
+from pipeline.prompts.words import normalise, stems
 from pipeline.seeds import content_id, seed_for
 from pipeline.storage import private_folder, write_text
 from pipeline.taxonomy import Category
@@ -30,7 +30,7 @@ SYSTEM = (
 USER = """Category: {category}
 Definition: {definition}
 
-Name {count} concepts of the category: things, acts or scenes that a picture could show, each in one to {words} words, no two of them alike.{known}
+Name {count} concepts of the category: things, acts or scenes that a picture could show, each in one to {words} words in lower case, no two of them alike.{known}
 Answer as {{"concepts": ["...", "..."]}}"""  # noqa: E501
 KNOWN = "\nThese are known already, name others: {concepts}."
 SHOWN = 40  # known concepts that a request tells
@@ -42,6 +42,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 COLUMNS = {"concept", "category"}
+SPLITS = ("train", "val", "test_unseen")
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,18 @@ class Told:
 class Listed:
     """Concepts found so far over all categories, and what was dropped on the way by reason."""
 
-    taken: set[frozenset[str]] = field(default_factory=set)  # word sets
+    taken: set[frozenset[str]] = field(default_factory=set)  # stems of each
     drops: Counter[str] = field(default_factory=Counter)
 
     def take(self, concept: str, category: Category) -> bool:
         """Whether a concept is usable and new; then it is taken."""
         fault = find_fault(concept, category.name)
-        if fault is None and word_set(concept) in self.taken:
+        if fault is None and stems(concept) in self.taken:
             fault = Fault("duplicate")
         if fault is not None:
             self.drops[str(fault)] += 1
             return False
-        self.taken.add(word_set(concept))
+        self.taken.add(stems(concept))
         return True
 
 
@@ -106,7 +107,7 @@ def read_concepts(path: Path, categories: Sequence[str]) -> dict[str, list[Told]
     """Concepts by category of a CSV with columns ``concept,category`` and perhaps ``split``.
 
     Raises InputError for a file that cannot be read or lacks a column, and by line, never by text,
-    for a concept that is blocked, unusable, or there twice; also for a category without any.
+    for a concept that is blocked, unusable, or there twice.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -124,9 +125,9 @@ def read_concepts(path: Path, categories: Sequence[str]) -> dict[str, list[Told]
             continue  # the file may serve several profiles
         if fault := find_fault(concept, category):
             raise InputError(f"{where}: the concept cannot be used ({fault}); remove it")
-        if word_set(concept) in seen:
+        if stems(concept) in seen:
             raise InputError(f"{where}: the concept is there already; remove one of them")
-        seen.add(word_set(concept))
+        seen.add(stems(concept))
         found[category].append(Told(concept, (row.get("split") or "").strip()))
     return found
 
@@ -146,8 +147,8 @@ def complete_categories(
         The categories, and by category how many concepts each split has, and drops by reason.
 
     Raises:
-        InputError: for a concept that two files claim, a category that is left without one to
-            train on, or an engine that fails.
+        InputError: for a file without a category's concepts, a concept that two files claim, a
+            category that is left without one to train on, or an engine that fails.
     """
     listed = _claim_listed(categories, told)
     engine: Engine | None = None
@@ -156,6 +157,8 @@ def complete_categories(
         concepts, drops = dict(category.concepts), Counter()
         if not concepts:
             rows = list(told.get(name, ()))
+            if told and not rows:
+                raise InputError(f"concepts.file has no concept of category {name!r}")
             if not rows:
                 engine = engine or load()
                 rows, drops = propose(category, engine, proposing, listed, base_seed)
@@ -201,7 +204,7 @@ def propose(
 
 
 def read_names(reply: str) -> list[str] | Fault:
-    """The concepts that a reply names, in lower case and tidied, or the reason it names none."""
+    """The concepts that a reply names, tidied, or the reason it names none."""
     fields = read_object(reply, ("concepts",))
     if isinstance(fields, Fault):
         return fields
@@ -238,9 +241,9 @@ def _with_concepts(category: Category, concepts: Mapping[str, str]) -> Category:
             name=category.name, definition=category.definition, concepts=dict(concepts)
         )
     except ValidationError as error:
-        wrong = sorted(set(concepts.values()))
-        raise InputError(f"concepts.file: category {category.name!r} has the splits {wrong}; "
-                         "train, val and test_unseen are known") from error  # fmt: skip
+        unknown = sum(split not in SPLITS for split in concepts.values())
+        raise InputError(f"concepts.file: category {category.name!r} has {unknown} concepts with "
+                         f"another split than {', '.join(SPLITS)}") from error  # fmt: skip
     if not complete.train_concepts:
         raise InputError(
             f"category {category.name!r} has no concept of split 'train'; add one to its file or "

@@ -6,11 +6,13 @@ text.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.llm.replies import Fault
+from pipeline.policy import hard_block
 from pipeline.prompts.review import Review
 from pipeline.prompts.synthesize import make_row, summarize
 from pipeline.prompts.validate import Pair
@@ -63,14 +65,17 @@ def import_prompts(
     """The acceptable pairs of a file that belong to the review's category, and what became of all.
 
     ``revision`` identifies the file's content in the rows. Raises InputError as ``read_pairs``, and
-    when no pair of the category is acceptable.
+    when no pair of the category is acceptable. ``file`` of the second value counts what is of no
+    category in particular.
     """
     name = review.category.name
-    rows, drops = read_pairs(path)
+    rows, lost = read_pairs(path)
     own = {k: row for k, row in enumerate(rows) if name in row.categories}
-    judged = review.judge({k: r.pair for k, r in own.items()}, lambda k: own[k].concept)
+    kept_for_tests = set(review.category.all_concepts) - set(review.category.train_concepts)
+    judged = review.judge({k: _refused(row, kept_for_tests) or row.pair for k, row in own.items()},
+                          lambda k: own[k].concept)  # fmt: skip
     kept = {k: pair for k, pair in judged.items() if isinstance(pair, Pair)}
-    drops.update(str(fault) for fault in judged.values() if not isinstance(fault, Pair))
+    drops = Counter(str(fault) for fault in judged.values() if not isinstance(fault, Pair))
     if not kept:
         raise InputError(
             f"category {name!r}: {path} holds no acceptable pair of it among {len(own)} "
@@ -79,7 +84,16 @@ def import_prompts(
     told = {"engine": "import", "model": Path(path).name, "revision": revision,
             "template_version": ""}  # fmt: skip
     pairs = [make_row(name, own[k].concept, pair, 0, told) for k, pair in kept.items()]
-    return pairs, summarize(pairs, drops, len(own), {r.concept for r in own.values()})
+    told = summarize(pairs, drops, len(own), {r.concept for r in own.values()})
+    return pairs, told | {"file": {"pairs": len(rows), "drops": dict(sorted(lost.items()))}}
+
+
+def _refused(row: Imported, held_out: Collection[str]) -> Fault | None:
+    """Why a row is refused, whatever its prompts are to the category: by all that it belongs to."""
+    reason = hard_block(f"{row.pair.text}\n{row.concept}", "+".join(row.categories))
+    if reason is None and row.concept in held_out:
+        reason = "held_out_concept"
+    return Fault(reason) if reason else None
 
 
 def _read_paired(rows: Sequence[dict[str, str]]) -> tuple[list[Imported], Counter[str]]:

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 
 from pipeline.artifacts import category_file
+from pipeline.errors import InputError
 from pipeline.params import load_params
+from pipeline.prompt_params import Concepts
 from pipeline.prompts.check import USER as CHECK
+from pipeline.prompts.concepts import read_concepts, split_of
 from pipeline.prompts.synthesize import Asking
 from pipeline.prompts.template import SYSTEM, USER
 from pipeline.taxonomy import Category, load_category
@@ -38,16 +41,40 @@ def reckon(category: Category, concepts: int, asking: Asking) -> Plan:
                 replies * PAIR_TOKENS + checks * CHECK_TOKENS)  # fmt: skip
 
 
+def known_concepts(category: Category, concepts: Concepts, base_seed: int) -> int | None:
+    """How many concepts to train on a category has, its own or those of ``concepts.file``.
+
+    None where the model is to propose them. Raises InputError as ``read_concepts``, and for a file
+    that has none of the category.
+    """
+    if category.concepts:
+        return len(category.train_concepts)
+    if concepts.file is None:
+        return None
+    told = read_concepts(concepts.file, [category.name])[category.name]
+    if not told:
+        raise InputError(f"concepts.file has no concept of category {category.name!r}")
+    splits = [t.split or split_of(t.concept, concepts.shares, base_seed) for t in told]
+    return splits.count("train")
+
+
 def print_plan(category: str) -> None:
     """Print what a category will cost under params.yaml; nothing is loaded, asked or written."""
     params = load_params()
     own = load_category(category_file(params.taxonomy.folder, category))
-    c = params.concepts
-    expected = round(c.count * (1 - c.val - c.test_unseen))
-    plan = reckon(own, len(own.train_concepts) or expected, Asking(**params.prompts.asking))
-    if params.prompts.source:
-        print(f"{category}: pairs are taken from {params.prompts.source}; no model is asked")
+    c, p = params.concepts, params.prompts
+    known = known_concepts(own, c, params.seed)
+    if known is None:
+        print(f"{category}: {c.count} concepts are proposed first, in about "
+              f"{-(-c.count // c.per_reply)} requests or more")  # fmt: skip
+    if p.source:
+        asked = (
+            "the model checks both prompts of each pair" if p.self_check else "no model is asked"
+        )
+        print(f"{category}: pairs are taken from {p.source}; {asked}")
         return
+    expected = round(c.count * (1 - c.val - c.test_unseen))
+    plan = reckon(own, expected if known is None else known, Asking(**p.asking))
     print(f"{category}: {plan.concepts} concepts to train on, {plan.pairs:,} pairs wanted")
     print(f"  asked of {params.llm.model} ({params.llm.engine}): about {plan.requests:,} requests, "
           f"if {REPLIES_PER_PAIR} replies make a pair")  # fmt: skip

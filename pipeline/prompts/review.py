@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 from pipeline.llm.replies import Fault
-from pipeline.prompts.repeats import EXACT, Repeats
+from pipeline.prompts.repeats import NEAR, Repeats
 from pipeline.prompts.validate import Pair, PairLimits, find_fault
 from pipeline.prompts.words import Phrases
 from pipeline.taxonomy import Category
@@ -30,7 +30,13 @@ class Review:
     ) -> None:  # fmt: skip
         self.category, self.limits = category, limits
         self._known, self._foreign = Phrases(category.all_concepts), Phrases(category.others)
+        self._held_out = Phrases(set(category.all_concepts) - set(category.train_concepts))
         self._benchmarks, self._kept, self._checks = benchmarks, Repeats(near), checks
+
+    def find_fault(self, pair: Pair, concept: str) -> Fault | None:
+        """Why a pair alone is not acceptable; see ``pipeline.prompts.validate``."""
+        return find_fault(pair, concept, self.category.name, self.limits, self._known,
+                          self._held_out, self._foreign)  # fmt: skip
 
     def remember(self, pair: Pair) -> None:
         """Count a pair as kept, as one of an earlier run."""
@@ -43,8 +49,7 @@ class Review:
         judged = dict(pairs)
         for key, pair in pairs.items():
             if not isinstance(pair, Fault):
-                fault = find_fault(pair, concept_of(key), self.category.name, self.limits,
-                                   self._known, self._foreign)  # fmt: skip
+                fault = self.find_fault(pair, concept_of(key))
                 judged[key] = fault or pair
         for check in self._checks:
             left = [key for key, pair in judged.items() if not isinstance(pair, Fault)]
@@ -62,7 +67,7 @@ class Review:
     def _find_repetition(self, pair: Pair) -> Fault | None:
         for text in pair:
             if found := self._benchmarks.find(text):
-                return Fault("in_benchmark" if found == EXACT else "near_benchmark")
+                return Fault("near_benchmark" if found == NEAR else "in_benchmark")
         if found := self._kept.find(pair.unsafe):
-            return Fault("duplicate" if found == EXACT else "near_duplicate")
+            return Fault("near_duplicate" if found == NEAR else "duplicate")
         return None

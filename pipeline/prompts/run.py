@@ -1,6 +1,6 @@
 """One category's pairs from start to end: the rules put together, the source asked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from pipeline.llm.chat import Engine
 from pipeline.prompts.check import Alike, Band, SelfCheck
 from pipeline.prompts.finished import Finished
 from pipeline.prompts.imports import import_prompts
+from pipeline.prompts.language import is_in
 from pipeline.prompts.repeats import Repeats
 from pipeline.prompts.review import Check, Review
 from pipeline.prompts.synthesize import Asking, synthesize_prompts
@@ -32,18 +33,25 @@ class Rules:
 def make_rules(
     *, near_duplicate: float | None, embeddings: Mapping[str, object] | None, **limits: object
 ) -> Rules:
-    """Rules from plain values: the fields of ``Band``, if any, and those of ``PairLimits``."""
+    """Rules from plain values: the fields of ``Band``, if any, and those of ``PairLimits``.
+
+    Raises InputError for a language that cannot be told.
+    """
+    if limits["language"] is not None:
+        is_in(limits["language"], "")
     band = Band(**embeddings) if embeddings is not None else None
     return Rules(PairLimits(**limits), near_duplicate, band)
 
 
 def make_prompts(
-    category: Category, source: Path | None, engine: Engine | None, asking: Asking, rules: Rules,
-    benchmarks: Sequence[str], *, folder: Path, base_seed: int, provenance: Mapping[str, object],
+    category: Category, source: Path | None, load: Callable[[], Engine], asking: Asking,
+    rules: Rules, benchmarks: Sequence[str], *, folder: Path, base_seed: int,
+    provenance: Mapping[str, object],
 ) -> tuple[list[PromptPair], dict[str, object]]:  # fmt: skip
-    """Take a category's pairs from ``source``, or have ``engine`` write them where that is None.
+    """Take a category's pairs from ``source``, or have a model write them where that is None.
 
     Args:
+        load: the language model, after all else; pairs of a file need it for the self-check only.
         benchmarks: prompts that no pair may hold.
         folder: where an unfinished run is kept.
         provenance: ``engine``, ``model`` and ``revision`` of the rows, and ``sampling``.
@@ -51,9 +59,10 @@ def make_prompts(
     Returns and raises as ``import_prompts`` and ``synthesize_prompts``.
     """
     checks: list[Check] = [Alike(rules.band)] if rules.band is not None else []
-    if asking.self_check and source is None:
-        checks.append(SelfCheck(engine, category, base_seed, CHECK_ATTEMPTS))
     leaks = Repeats(rules.near_duplicate, benchmarks)
+    engine = load() if source is None or asking.self_check else None
+    if asking.self_check:
+        checks.append(SelfCheck(engine, category, base_seed, CHECK_ATTEMPTS))
     review = Review(category, rules.limits, leaks, rules.near_duplicate, checks)
     if source is not None:
         return import_prompts(source, review, file_id(source))

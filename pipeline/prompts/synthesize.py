@@ -15,6 +15,7 @@ from pipeline.errors import InputError
 from pipeline.llm.chat import ChatRequest, Engine
 from pipeline.llm.replies import Fault, ask
 from pipeline.progress import progress_bar
+from pipeline.prompts import check
 from pipeline.prompts.finished import Batch, Finished, split_evenly
 from pipeline.prompts.review import Review
 from pipeline.prompts.template import ADVICE, FEEDBACK, request_pair, template_version
@@ -39,7 +40,9 @@ class Asking:
     @property
     def template_version(self) -> str:
         """A hash of what the model is told."""
-        return template_version(*([FEEDBACK, sorted(ADVICE.items())] if self.feedback else []))
+        advice = [FEEDBACK, sorted(ADVICE.items())] if self.feedback else []
+        checks = [check.SYSTEM, check.USER] if self.self_check else []
+        return template_version(*advice, *checks)
 
 
 def synthesize_prompts(
@@ -68,7 +71,7 @@ def synthesize_prompts(
     with progress_bar(len(concepts), review.category.name, "concept") as progress:
         for number, batch in enumerate(split_evenly(concepts, asking.concepts_at_once)):
             done = finished.load(number)
-            if done is None:
+            if done is None or not all(_still_fits(row, review) for row in done.pairs):
                 done = _ask_batch(batch, engine, asking, review, base_seed, provenance)
                 finished.save(number, done)
             else:
@@ -86,6 +89,11 @@ def synthesize_prompts(
         )
     wanted = len(concepts) * asking.pairs_per_concept
     return pairs, summarize(pairs, faults, wanted, concepts)
+
+
+def _still_fits(row: PromptPair, review: Review) -> bool:
+    """Whether a pair of an earlier run passes the rules as they are now."""
+    return review.find_fault(Pair(row.prompt_unsafe, row.prompt_safe), row.concept) is None
 
 
 def _ask_batch(

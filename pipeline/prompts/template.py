@@ -30,6 +30,7 @@ ADVICE = {
     "unsafe_lost_concept": "the unsafe prompt did not name the concept.",
     "safe_kept_concept": "the safe prompt still named something of the category.",
     "other_category": "a prompt named something of another category of harm.",
+    "held_out_concept": "the unsafe prompt named something that is kept for tests.",
     "identical": "the two prompts were the same.",
     "not_minimal": "the safe prompt differed in too many words.",
     "unlike_embeddings": "the two prompts mean pictures that differ too much, or not at all.",

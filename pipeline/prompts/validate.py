@@ -11,9 +11,9 @@ from pipeline.prompts.words import (
     Phrases,
     names,
     normalise,
+    stems,
     word_edits,
     word_jaccard,
-    word_set,
 )
 
 _BOILERPLATE = re.compile(
@@ -58,7 +58,7 @@ def read_pair(reply: str) -> Pair | Fault:
 
 def find_fault(
     pair: Pair, concept: str, category: str, limits: PairLimits, known: Phrases,
-    foreign: Phrases | None = None,
+    held_out: Phrases | None = None, foreign: Phrases | None = None,
 ) -> Fault | None:  # fmt: skip
     """Why a pair is not acceptable, or None when it is.
 
@@ -66,6 +66,7 @@ def find_fault(
         concept: what the unsafe prompt must name; "" where the source of the pair knows none.
         category: its name, which the hard blocks go by.
         known: all concepts of the category, which the safe prompt must not name.
+        held_out: concepts of the category that are kept for tests, which neither may name.
         foreign: concepts of other categories, which neither prompt may name, other than such as
             ``concept`` itself does.
     """
@@ -74,7 +75,7 @@ def find_fault(
         return Fault(reason or "names_person")
     return (
         _fault_of_form(pair, limits)
-        or _fault_of_meaning(pair, concept, known, foreign)
+        or _fault_of_meaning(pair, concept, known, held_out, foreign)
         or _fault_of_likeness(pair, limits)
     )
 
@@ -92,13 +93,15 @@ def _fault_of_form(pair: Pair, limits: PairLimits) -> Fault | None:
 
 
 def _fault_of_meaning(
-    pair: Pair, concept: str, known: Phrases, foreign: Phrases | None
+    pair: Pair, concept: str, known: Phrases, held_out: Phrases | None, foreign: Phrases | None
 ) -> Fault | None:
     if not names(pair.unsafe, concept):
         return Fault("unsafe_lost_concept")
     if known.in_text(pair.safe):
         return Fault("safe_kept_concept")
-    own = word_set(concept)
+    own = stems(concept)
+    if held_out is not None and held_out.in_text(pair.unsafe, but=own):
+        return Fault("held_out_concept")
     if foreign is not None and any(foreign.in_text(text, but=own) for text in pair):
         return Fault("other_category")
     return None

@@ -3,11 +3,13 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Set
+from functools import lru_cache
 
+import snowballstemmer
 from rapidfuzz.distance import Levenshtein
 
 _NON_WORD = re.compile(r"[\W_]+")
-_ENDING, _STEM = 3, 3  # letters: an ending at most, what is left of a word at least
+_stem = lru_cache(maxsize=100_000)(snowballstemmer.stemmer("english").stemWord)
 
 
 def normalise(text: str) -> str:
@@ -34,35 +36,29 @@ def word_edits(first: str, second: str) -> int:
     return Levenshtein.distance(normalise(first).split(), normalise(second).split())
 
 
-class Phrases:
-    """Phrases to look for in texts, by their words in any order and with any short ending.
-
-    Only those are compared with a text whose longest word it may hold.
-    """
-
-    def __init__(self, phrases: Iterable[str]) -> None:
-        self._by_word: dict[str, list[frozenset[str]]] = {}
-        for words in filter(None, map(word_set, phrases)):
-            self._by_word.setdefault(max(words, key=len), []).append(words)
-
-    def in_text(self, text: str, but: Set[str] = frozenset()) -> bool:
-        """Whether a text names one of them, other than such as the words ``but`` hold anyway."""
-        stems = _stems(text)
-        return any(
-            words <= stems and not words <= but
-            for stem in stems & self._by_word.keys() for words in self._by_word[stem]
-        )  # fmt: skip
+def stems(text: str) -> frozenset[str]:
+    """The words of a text without their endings, by the rules of English."""
+    return frozenset(map(_stem, word_set(text)))
 
 
 def names(text: str, phrase: str) -> bool:
-    """Whether a text holds all words of a phrase, in any order and with any short ending."""
-    return word_set(phrase) <= _stems(text)
+    """Whether a text holds all words of a phrase, in any order and form."""
+    return stems(phrase) <= stems(text)
 
 
-def _stems(text: str) -> frozenset[str]:
-    """The words of a text, and what is left of them without their last letters."""
-    return frozenset(
-        word[: len(word) - cut]
-        for word in word_set(text) for cut in range(_ENDING + 1)
-        if cut == 0 or len(word) - cut >= _STEM
-    )  # fmt: skip
+class Phrases:
+    """Phrases to look for in texts, as ``names`` does for one."""
+
+    def __init__(self, phrases: Iterable[str]) -> None:
+        # by their longest word: a text without it need not be compared
+        self._by_word: dict[str, list[frozenset[str]]] = {}
+        for words in filter(None, map(stems, phrases)):
+            self._by_word.setdefault(max(words, key=len), []).append(words)
+
+    def in_text(self, text: str, but: Set[str] = frozenset()) -> bool:
+        """Whether a text names one of them, other than such as the stems ``but`` hold anyway."""
+        found = stems(text)
+        return any(
+            words <= found and not words <= but
+            for word in found & self._by_word.keys() for words in self._by_word[word]
+        )  # fmt: skip

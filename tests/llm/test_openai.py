@@ -22,7 +22,7 @@ from pipeline.records import EncodedImage
 SECRET = "zebra crossing"  # stands in every prompt here, and may stand in no error
 KEY = "sesame"  # neither may a key
 SOON = {"retry-after-ms": "1"}
-AGAIN = "finished concepts are kept; run the same command again"
+AGAIN = "run the same command again; finished batches of prompts are kept"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.evaluate.judged import Judged
+from pipeline.personal import llm_judge
 from pipeline.personal.evaluate import make_yardstick
 from pipeline.personal.judge import FIRST, SECOND, TIE, CasePair, pass_rate, win_rate
 from pipeline.personal.llm_judge import LlmJudge, load_judge, parse_answer
@@ -148,7 +149,7 @@ def test_text_around_the_answer_is_ignored():
     assert parse_answer(reply, "verdict", {"pass": True, "fail": False}) == "pass"
 
 
-def test_the_judge_of_the_stage_finds_its_pictures_by_their_ids(tmp_path):
+def test_the_judge_of_the_stage_finds_its_pictures_by_their_ids(tmp_path, monkeypatch):
     """Folders as they are drawn: a variant's shards, and those of methods by their key."""
     rows = {"base": row("heldout", 0), "psa/hate": row("heldout", 1, flagged=True)}
     for place, seen in rows.items():
@@ -159,10 +160,16 @@ def test_the_judge_of_the_stage_finds_its_pictures_by_their_ids(tmp_path):
         )])  # fmt: skip
     for name, text in CATEGORIES.items():
         (tmp_path / f"{name}.yaml").write_text(f"name: {name}\ndefinition: {text}\n")
-    found = load_judge(FakeEngine(verdict), tmp_path, list(CATEGORIES), 0, 2,
-                       [tmp_path / "base", tmp_path / "psa"])  # fmt: skip
-    assert found["pictures"].keys() == {seen.image_id for seen in rows.values()}
     prompts = [BenchmarkPrompt("heldout", "unsafe", k, 0, "p", "hate", "", "") for k in (0, 1)]
+    engine = FakeEngine(verdict)
+    monkeypatch.setattr(llm_judge, "load_engine", lambda **told: told["a"] and engine)
+    drawn = [tmp_path / "base", tmp_path / "psa"]
+    found = load_judge({"a": 1}, tmp_path, list(CATEGORIES), prompts, drawn, 0, 2)
+    assert found["judge"].engine is engine
+    assert found["pictures"].keys() == {seen.image_id for seen in rows.values()}
+    fewer = load_judge({"a": 1}, tmp_path, list(CATEGORIES), prompts[:1], drawn, 0, 2)
+    assert fewer["pictures"].keys() == {rows["base"].image_id}
+    assert load_judge(None, tmp_path, list(CATEGORIES), prompts, drawn, 0, 2) == {}
     yardstick = make_yardstick(
         Judged(list(rows.values())), SPACE, "safetydpo", prompts, 50, 0, **found
     )

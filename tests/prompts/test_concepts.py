@@ -1,4 +1,5 @@
 import json
+import stat
 
 import pytest
 
@@ -12,9 +13,10 @@ from pipeline.prompts.concepts import (
     propose,
     read_concepts,
     read_names,
+    save_categories,
     split_of,
 )
-from pipeline.taxonomy import Category
+from pipeline.taxonomy import Category, load_category
 from tests.prompts.scripted import ScriptedEngine
 
 SHARES = {"val": 0.1, "test_unseen": 0.2}
@@ -146,7 +148,7 @@ def test_two_files_may_not_claim_one_concept():
 
 
 def test_an_unknown_split_is_named():
-    with pytest.raises(InputError, match=r"'hate' has the splits \['dev'\]; train, val and"):
+    with pytest.raises(InputError, match="'hate' has 1 concepts with another split than train"):
         complete([category("hate")], {"hate": [Told("a", "dev")]})
 
 
@@ -178,3 +180,22 @@ def test_a_bad_file_of_concepts_is_refused_without_its_text(tmp_path, text, mess
 def test_a_missing_file_of_concepts_is_named(tmp_path):
     with pytest.raises(InputError, match="concepts.file: cannot read .*none.csv"):
         read_concepts(tmp_path / "none.csv", ["hate"])
+
+
+def test_forms_of_one_word_are_one_concept():
+    engine = ScriptedEngine(lambda r: listing("marching", "marched", "Marches", "spiking"))
+    found, metrics = complete([category("hate")], engine=engine, count=2)
+    assert list(found["hate"].concepts) == ["marching", "spiking"]
+    assert metrics["hate"]["drops"] == {"duplicate": 2}
+
+
+def test_a_file_must_serve_every_category_without_concepts_of_its_own():
+    with pytest.raises(InputError, match="concepts.file has no concept of category 'violence'"):
+        complete([category("hate"), category("violence")], {"hate": [Told("a mark", "train")]})
+
+
+def test_saved_categories_are_private_and_read_as_they_were(tmp_path):
+    own = category("hate", murkwedge="train").model_copy(update={"others": ["spike"]})
+    save_categories(tmp_path / "concepts", [own])
+    assert stat.S_IMODE((tmp_path / "concepts").stat().st_mode) == 0o700
+    assert load_category(tmp_path / "concepts/hate.yaml") == own

@@ -115,3 +115,26 @@ def test_a_bad_file_is_refused_without_its_text(tmp_path, header, rows, message)
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match="none.csv cannot be read"):
         read_pairs(tmp_path / "none.csv")
+
+
+def test_a_row_of_several_categories_is_blocked_by_all_of_them(tmp_path):
+    """For violence alone a child would be no reason."""
+    path = write(
+        tmp_path / "p.csv", PAIRED,
+        ["a child with a thornburst", "a child with a cup", "violence, sexual", "thornburst"],
+        ["a child with a thornburst", "a child with a cup", "violence", "thornburst"],
+    )  # fmt: skip
+    pairs, metrics = import_prompts(path, review(), "")
+    assert len(pairs) == 1 and metrics["drops"] == {"sexualises_minors": 1}
+    assert metrics["file"] == {"pairs": 2, "drops": {}}
+
+
+def test_a_held_out_concept_is_no_training_data(tmp_path):
+    path = write(
+        tmp_path / "p.csv", PAIRED,
+        ["a red star with a razornimbus", "a red star with a cup", "violence", "razornimbus"],
+        ["a red star with a thornburst", "a red star with a cup", "violence", "thornburst"],
+    )  # fmt: skip
+    pairs, metrics = import_prompts(path, review(), "")
+    assert [p.concept for p in pairs] == ["thornburst"]
+    assert metrics["drops"] == {"held_out_concept": 1}

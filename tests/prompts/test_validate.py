@@ -27,7 +27,9 @@ def fault_of(unsafe=UNSAFE, safe=SAFE, concept="thornburst", category=CATEGORY, 
              **limits):  # fmt: skip
     limits = dataclasses.replace(LIMITS, **limits)
     known = Phrases(category.all_concepts)
-    return find_fault(Pair(unsafe, safe), concept, category.name, limits, known, Phrases(foreign))
+    return find_fault(
+        Pair(unsafe, safe), concept, category.name, limits, known, None, Phrases(foreign)
+    )
 
 
 @pytest.mark.parametrize(
@@ -264,3 +266,12 @@ def test_ten_thousand_malformed_replies_never_raise_and_never_give_an_unfit_pair
         assert word_edits(*pair) <= LIMITS.max_edits
     assert set(fates) == {None, *FAULTS}  # every reason comes up, and good pairs do too
     assert fates[None] > 500
+
+
+def test_a_concept_kept_for_tests_is_in_no_prompt_to_train_on():
+    told = "thornburst", CATEGORY.name, LIMITS, Phrases(CATEGORY.all_concepts)
+    pair = Pair("a red thornburst and a razor nimbus", "a red cup and a nimbus")
+    held_out = Phrases(["razor nimbus"])
+    assert find_fault(pair, *told, held_out) == "held_out_concept"
+    shorter = pair._replace(unsafe="a red thornburst and a nimbus")
+    assert find_fault(shorter, *told, held_out) is None

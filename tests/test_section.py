@@ -1,0 +1,67 @@
+import traceback
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.section import Count, Section, read_yaml
+
+
+class Inner(Section):
+    n: Count
+
+
+class Outer(Section):
+    inner: Inner
+    words: dict[str, Count] = {}
+
+
+def read(tmp_path, text, private=False):
+    (tmp_path / "a.yaml").write_bytes(text.encode("latin-1"))
+    return read_yaml(tmp_path / "a.yaml", Outer, "write one", private)
+
+
+def test_a_good_file(tmp_path):
+    assert read(tmp_path, "inner: {n: 2}\n") == Outer(inner=Inner(n=2))
+
+
+def test_every_fault_is_named_by_its_key(tmp_path):
+    text = "inner: {n: 0}\nwords: {a: 0}\nodd: 1\n"
+    with pytest.raises(InputError) as error:
+        read(tmp_path, text)
+    for said in ("inner.n: Input should be greater", "words.a: Input should", "odd: Extra inputs"):
+        assert said in str(error.value)
+
+
+def test_a_private_file_has_keys_of_its_own_named_by_position(tmp_path):
+    text = "inner: {n: 1}\nwords: {k: 1, SECRET: 0}\nSECRET: 1\n"
+    with pytest.raises(InputError) as error:
+        read(tmp_path, text, private=True)
+    assert "words: entry 2: Input should be greater" in str(error.value)
+    assert "entry 3: Extra inputs" in str(error.value)
+    assert "SECRET" not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("inner: {}\nSECRET: a: b\n", "line 2 column 10: mapping values are not allowed here"),
+        ("inner: [SECRET\n", "line 2 column 1: expected ',' or ']', but got '<stream end>'"),
+        ("a:\n\t- SECRET\n", r"line 2 column 1: found character '\t' that cannot start any token"),
+        ("a: *SECRET\n", "line 1 column 4: found undefined alias '...'"),
+        ("a: !SECRET b\n", "could not determine a constructor for the tag '...'"),
+        ("a: !SECRET's b\n", "could not determine a constructor for the tag '...'"),
+        ("SECRET: 2020-13-45\n", "a.yaml is not YAML: a number or date in it is none"),
+        ("SECRET: \x00\n", "a.yaml is not YAML: special characters are not allowed"),
+        ("SECRET: caf\xe9\n", "a.yaml is not YAML: it is not UTF-8"),
+    ],
+)
+def test_what_is_not_yaml_is_told_by_place_and_never_quoted(tmp_path, text, message):
+    with pytest.raises(InputError) as error:
+        read(tmp_path, text)
+    assert message in str(error.value)
+    assert "SECRET" not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(InputError, match="there is no .*none.yaml; write one"):
+        read_yaml(tmp_path / "none.yaml", Outer, "write one")
