@@ -7,6 +7,7 @@ from pipeline.params import load_params
 from pipeline.prompts.audit import audit_pairs
 from pipeline.records import PromptPair
 from pipeline.storage import read_rows, write_json
+from pipeline.taxonomy import load_categories
 
 
 def main() -> None:
@@ -16,7 +17,8 @@ def main() -> None:
         for pair in read_rows(artifacts.prompts(category), PromptPair)
     ]  # fmt: skip
     benchmarks = {b: [p.prompt for p in load_prompts([b])] for b in params.benchmarks}
-    metrics = audit_pairs(pairs, benchmarks, params.prompts.near_duplicate)
+    categories = load_categories(artifacts.CONCEPTS, params.taxonomy.categories)
+    metrics = audit_pairs(pairs, categories, benchmarks, params.prompts.near_duplicate)
     write_json(artifacts.PROMPT_AUDIT, metrics)
 
 

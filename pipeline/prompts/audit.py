@@ -11,8 +11,10 @@ from pathlib import Path
 from pipeline.cli import run_command
 from pipeline.errors import InputError
 from pipeline.prompts.repeats import EXACT, NEAR, NORMALISED, Repeats
+from pipeline.prompts.words import Phrases, stems
 from pipeline.records import PromptPair
 from pipeline.tables import column_names, read_cells
+from pipeline.taxonomy import Category
 
 KINDS = (EXACT, NORMALISED, NEAR)
 PROMPT_COLUMNS = ("prompt", "prompt_unsafe", "prompt_safe", "caption", "text")
@@ -43,10 +45,36 @@ def count_shared(pairs: Sequence[PromptPair], near: float | None) -> dict[str, i
     return counts
 
 
+def count_foreign(
+    pairs: Sequence[PromptPair], categories: Mapping[str, Category]
+) -> dict[str, int]:
+    """How many pairs name a concept that is not their own to name, on either side.
+
+    ``held_out``: one that is kept for tests, of any category; ``other_category``: one of another.
+    """
+    held_out = Phrases(
+        concept for c in categories.values() for concept in c.all_concepts
+        if concept not in c.train_concepts
+    )  # fmt: skip
+    others = {
+        name: Phrases(c for n, o in categories.items() if n != name for c in o.all_concepts)
+        for name in categories
+    }
+    counts = {"held_out": 0, "other_category": 0}
+    for pair in pairs:
+        own, texts = stems(pair.concept), (pair.prompt_unsafe, pair.prompt_safe)
+        for kind, phrases in (("held_out", held_out), ("other_category", others[pair.category])):
+            counts[kind] += any(phrases.in_text(text, but=own) for text in texts)
+    return counts
+
+
 def audit_pairs(
-    pairs: Sequence[PromptPair], benchmarks: Mapping[str, Sequence[str]], near: float | None
-) -> dict[str, object]:
-    """Leaks of all pairs' prompts by benchmark, and repetitions across categories.
+    pairs: Sequence[PromptPair], categories: Mapping[str, Category],
+    benchmarks: Mapping[str, Sequence[str]], near: float | None,
+) -> dict[str, object]:  # fmt: skip
+    """Leaks of all pairs' prompts by benchmark, and what categories share.
+
+    ``concepts`` of the result are ``count_foreign``'s counts, which `concepts.exclusive` makes 0.
 
     Raises InputError when a benchmark holds a prompt, be it in other case or punctuation: such
     pairs must not be trained on.
@@ -57,8 +85,10 @@ def audit_pairs(
     if leaked := {name: n for name, n in held.items() if n}:
         raise InputError(f"training prompts are in benchmarks ({leaked}); run `dvc repro "
                          "synthesize_prompts` again, which leaves them out")  # fmt: skip
-    return {"pairs": len(pairs), "leaks": leaks, "shared_across_categories":
-            count_shared(pairs, near)}  # fmt: skip
+    return {
+        "pairs": len(pairs), "leaks": leaks, "shared_across_categories": count_shared(pairs, near),
+        "concepts": count_foreign(pairs, categories),
+    }  # fmt: skip
 
 
 def read_texts(path: Path) -> list[str]:

@@ -4,11 +4,19 @@ import sys
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.prompts.audit import audit_pairs, count_leaks, count_shared, read_texts
+from pipeline.prompts.audit import audit_pairs, count_foreign, count_leaks, count_shared, read_texts
 from pipeline.records import PromptPair
+from pipeline.taxonomy import Category
 from tests.imports import ROOT
 
 NONE = {"exact": 0, "normalised": 0, "near": 0}
+HATE = {"hate": Category(name="hate", definition="d", concepts={"murkwedge": "train"})}
+WORLD = HATE | {
+    "violence": Category(
+        name="violence", definition="d",
+        concepts={"thornburst": "train", "razornimbus": "test_unseen"},
+    ),
+}  # fmt: skip
 
 
 def pair(category, unsafe, safe="a red star with a cup"):
@@ -36,12 +44,28 @@ def test_repetitions_are_counted_across_categories_and_not_within_one():
 
 
 def test_a_leak_of_either_side_is_an_error_that_quotes_nothing():
-    clean = audit_pairs([pair("hate", "a thornburst")], {"heldout": ["a spikeflare"]}, None)
-    assert clean == {"pairs": 1, "leaks": {"heldout": NONE}, "shared_across_categories": NONE}
+    clean = audit_pairs([pair("hate", "a thornburst")], HATE, {"heldout": ["a spikeflare"]}, None)
+    assert clean == {"pairs": 1, "leaks": {"heldout": NONE}, "shared_across_categories": NONE,
+                     "concepts": {"held_out": 0, "other_category": 0}}  # fmt: skip
     for text in ("SECRET", "secret!", "a red star with a cup"):
         with pytest.raises(InputError, match=r"in benchmarks \({'heldout': 1}\)") as error:
-            audit_pairs([pair("hate", "SECRET")], {"heldout": [text]}, None)
+            audit_pairs([pair("hate", "SECRET")], HATE, {"heldout": [text]}, None)
         assert "SECRET" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "held_out", "other_category"),
+    [
+        (("hate", "a murkwedge"), 0, 0),
+        (("hate", "a murkwedge and a thornburst"), 0, 1),
+        (("hate", "a murkwedge", "a cup and two thornbursts"), 0, 1),
+        (("hate", "a murkwedge and a razornimbus"), 1, 1),
+        (("violence", "a thornburst and a razornimbus"), 1, 0),
+    ],
+)
+def test_pairs_that_name_concepts_of_others_or_of_tests_are_counted(told, held_out, other_category):
+    found = count_foreign([pair(*told)], WORLD)
+    assert found == {"held_out": held_out, "other_category": other_category}
 
 
 def audit(*arguments):
