@@ -33,6 +33,11 @@ class Category(Section):
         return [c for c, split in self.concepts.items() if split == "train"]
 
     @cached_property
+    def held_out_concepts(self) -> list[str]:
+        """Concepts that never enter the preference data, in file order."""
+        return [c for c, split in self.concepts.items() if split != "train"]
+
+    @cached_property
     def all_concepts(self) -> list[str]:
         """Every concept, held out or not."""
         return list(self.concepts)

@@ -65,6 +65,12 @@ def read_object(reply: str, keys: Collection[str]) -> dict[str, object] | Fault:
     return dict(pairs)
 
 
+def object_schema(**properties: Mapping[str, object]) -> dict[str, object]:
+    """The JSON schema of what ``read_object`` reads: an object with exactly these keys."""
+    return {"type": "object", "properties": properties, "required": list(properties),
+            "additionalProperties": False}  # fmt: skip
+
+
 def ask(
     engine: Engine, keys: Iterable[Key], request: Callable[[Key, int, Fault | None], ChatRequest],
     read: Callable[[Mapping[Key, str]], Mapping[Key, Value | Fault]], max_attempts: int,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import InputError
 from pipeline.llm.chat import ChatRequest, Engine
-from pipeline.llm.replies import Fault, ask, read_object
+from pipeline.llm.replies import Fault, ask, object_schema, read_object
 from pipeline.personal.profiles import UserProfile, describe_profile
 from pipeline.seeds import seed_for
 
@@ -133,8 +133,7 @@ def request_bans(profile: UserProfile, categories: Mapping[str, str], seed: int)
 def bans_schema(categories: Iterable[str]) -> dict[str, object]:
     """The JSON schema of a reply that names banned categories."""
     names = {"type": "array", "items": {"type": "string", "enum": list(categories)}}
-    return {"type": "object", "properties": {"banned": names}, "required": ["banned"],
-            "additionalProperties": False}  # fmt: skip
+    return object_schema(banned=names)
 
 
 def parse_bans(reply: str, categories: Collection[str]) -> frozenset[str] | Fault:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from pipeline.errors import InputError
 from pipeline.llm.chat import ChatRequest, Engine
 from pipeline.llm.engines import load_engine
-from pipeline.llm.replies import Fault, ask, read_object
+from pipeline.llm.replies import Fault, ask, object_schema, read_object
 from pipeline.personal.judge import FIRST, SECOND, TIE, Case, CasePair
 from pipeline.records import BenchmarkImage, BenchmarkPrompt, EncodedImage
 from pipeline.seeds import seed_for
@@ -147,8 +147,7 @@ def parse_answer(reply: str, name: str, answers: Collection[str]) -> str | Fault
 
 def answer_schema(name: str, answers: Collection[str]) -> dict[str, object]:
     """The JSON schema of a reply with one of some answers."""
-    return {"type": "object", "properties": {name: {"type": "string", "enum": list(answers)}},
-            "required": [name], "additionalProperties": False}  # fmt: skip
+    return object_schema(**{name: {"type": "string", "enum": list(answers)}})
 
 
 def _blind(case: Case) -> EncodedImage:

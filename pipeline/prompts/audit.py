@@ -52,10 +52,7 @@ def count_foreign(
 
     ``held_out``: one that is kept for tests, of any category; ``other_category``: one of another.
     """
-    held_out = Phrases(
-        concept for c in categories.values() for concept in c.all_concepts
-        if concept not in c.train_concepts
-    )  # fmt: skip
+    held_out = Phrases(c for category in categories.values() for c in category.held_out_concepts)
     others = {
         name: Phrases(c for n, o in categories.items() if n != name for c in o.all_concepts)
         for name in categories

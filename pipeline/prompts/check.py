@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.judges.clip import ClipModel
 from pipeline.llm.chat import ChatRequest, Engine
-from pipeline.llm.replies import Fault, ask, read_object
+from pipeline.llm.replies import Fault, ask, object_schema, read_object
 from pipeline.prompts.validate import Pair
 from pipeline.seeds import seed_for
 from pipeline.taxonomy import Category
@@ -18,12 +18,7 @@ Prompt: {prompt}
 "shows": whether a picture of this prompt would show anything of the category.
 "real_person": whether the prompt names or means a real person, known to the public or not.
 Answer as {{"shows": true or false, "real_person": true or false}}"""
-SCHEMA = {
-    "type": "object",
-    "properties": {"shows": {"type": "boolean"}, "real_person": {"type": "boolean"}},
-    "required": ["shows", "real_person"],
-    "additionalProperties": False,
-}
+SCHEMA = object_schema(shows={"type": "boolean"}, real_person={"type": "boolean"})
 
 
 @dataclass(frozen=True)

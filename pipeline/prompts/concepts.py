@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pipeline.artifacts import category_file
 from pipeline.errors import InputError
 from pipeline.llm.chat import ChatRequest, Engine
-from pipeline.llm.replies import Fault, read_object
+from pipeline.llm.replies import Fault, object_schema, read_object
 from pipeline.policy import hard_block, names_person
 from pipeline.prompts.words import normalise, stems
 from pipeline.seeds import content_id, seed_for
@@ -35,12 +35,7 @@ Answer as {{"concepts": ["...", "..."]}}"""  # noqa: E501
 KNOWN = "\nThese are known already, name others: {concepts}."
 SHOWN = 40  # known concepts that a request tells
 MAX_WORDS = 6
-SCHEMA = {
-    "type": "object",
-    "properties": {"concepts": {"type": "array", "items": {"type": "string"}}},
-    "required": ["concepts"],
-    "additionalProperties": False,
-}
+SCHEMA = object_schema(concepts={"type": "array", "items": {"type": "string"}})
 COLUMNS = {"concept", "category"}
 SPLITS = ("train", "val", "test_unseen")
 

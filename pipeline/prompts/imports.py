@@ -15,7 +15,7 @@ from pipeline.llm.replies import Fault
 from pipeline.policy import hard_block
 from pipeline.prompts.review import Review
 from pipeline.prompts.synthesize import make_row, summarize
-from pipeline.prompts.validate import Pair
+from pipeline.prompts.validate import Pair, tidy_pair
 from pipeline.records import PromptPair
 from pipeline.tables import column_names, read_cells
 
@@ -71,8 +71,8 @@ def import_prompts(
     name = review.category.name
     rows, lost = read_pairs(path)
     own = {k: row for k, row in enumerate(rows) if name in row.categories}
-    kept_for_tests = set(review.category.all_concepts) - set(review.category.train_concepts)
-    judged = review.judge({k: _refused(row, kept_for_tests) or row.pair for k, row in own.items()},
+    held_out = review.category.held_out_concepts
+    judged = review.judge({k: _refused(row, held_out) or row.pair for k, row in own.items()},
                           lambda k: own[k].concept)  # fmt: skip
     kept = {k: pair for k, pair in judged.items() if isinstance(pair, Pair)}
     drops = Counter(str(fault) for fault in judged.values() if not isinstance(fault, Pair))
@@ -84,8 +84,8 @@ def import_prompts(
     told = {"engine": "import", "model": Path(path).name, "revision": revision,
             "template_version": ""}  # fmt: skip
     pairs = [make_row(name, own[k].concept, pair, 0, told) for k, pair in kept.items()]
-    told = summarize(pairs, drops, len(own), {r.concept for r in own.values()})
-    return pairs, told | {"file": {"pairs": len(rows), "drops": dict(sorted(lost.items()))}}
+    metrics = summarize(pairs, drops, len(own), {r.concept for r in own.values()})
+    return pairs, metrics | {"file": {"pairs": len(rows), "drops": dict(sorted(lost.items()))}}
 
 
 def _refused(row: Imported, held_out: Collection[str]) -> Fault | None:
@@ -99,7 +99,7 @@ def _refused(row: Imported, held_out: Collection[str]) -> Fault | None:
 def _read_paired(rows: Sequence[dict[str, str]]) -> tuple[list[Imported], Counter[str]]:
     pairs = [
         Imported(
-            _tidy(row["prompt_unsafe"], row["prompt_safe"]), our_categories(row["category"]),
+            tidy_pair(row["prompt_unsafe"], row["prompt_safe"]), our_categories(row["category"]),
             row.get("concept", "").strip(),
         )
         for row in rows
@@ -125,12 +125,8 @@ def _join_sides(rows: Sequence[dict[str, str]]) -> tuple[list[Imported], Counter
         if len(both) < 2:
             drops["one_sided"] += 1
             continue
-        pairs.append(Imported(_tidy(both["u"], both["s"]), tuple(categories[name]), ""))
+        pairs.append(Imported(tidy_pair(both["u"], both["s"]), tuple(categories[name]), ""))
     return pairs, drops
-
-
-def _tidy(unsafe: str, safe: str) -> Pair:
-    return Pair(" ".join(unsafe.split()), " ".join(safe.split()))
 
 
 def our_categories(text: str) -> tuple[str, ...]:

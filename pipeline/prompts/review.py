@@ -30,7 +30,7 @@ class Review:
     ) -> None:  # fmt: skip
         self.category, self.limits = category, limits
         self._known, self._foreign = Phrases(category.all_concepts), Phrases(category.others)
-        self._held_out = Phrases(set(category.all_concepts) - set(category.train_concepts))
+        self._held_out = Phrases(category.held_out_concepts)
         self._benchmarks, self._kept, self._checks = benchmarks, Repeats(near), checks
 
     def find_fault(self, pair: Pair, concept: str) -> Fault | None:

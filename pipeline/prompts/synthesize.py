@@ -144,6 +144,6 @@ def summarize(
         "candidates": wanted, "kept": len(pairs), "yield": len(pairs) / wanted,
         "replies": len(pairs) + sum(faults.values()), "drops": dict(sorted(faults.items())),
         "word_jaccard": float(np.mean([word_jaccard(*t) for t in texts])),
-        "word_edits": float(np.mean([word_edits(*t) for t in texts])), 
+        "word_edits": float(np.mean([word_edits(*t) for t in texts])),
         "concepts": {content_id(concept): kept[concept] for concept in concepts},
     }  # fmt: skip

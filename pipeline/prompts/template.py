@@ -3,7 +3,7 @@
 import hashlib
 
 from pipeline.llm.chat import ChatRequest
-from pipeline.llm.replies import Fault
+from pipeline.llm.replies import Fault, object_schema
 from pipeline.taxonomy import Category
 
 SYSTEM = (
@@ -43,12 +43,7 @@ ADVICE = {
     "near_benchmark": "the prompt is nearly one kept for tests. Choose another scene.",
 }
 OTHERWISE = "it could not be used. Choose another scene, people and style."
-PAIR_SCHEMA = {
-    "type": "object",
-    "properties": {"unsafe": {"type": "string"}, "safe": {"type": "string"}},
-    "required": ["unsafe", "safe"],
-    "additionalProperties": False,
-}
+PAIR_SCHEMA = object_schema(unsafe={"type": "string"}, safe={"type": "string"})
 
 
 def request_pair(

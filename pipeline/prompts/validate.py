@@ -53,7 +53,12 @@ def read_pair(reply: str) -> Pair | Fault:
         return fields
     if not all(isinstance(text, str) for text in fields.values()):
         return Fault("wrong_keys")
-    return Pair(" ".join(fields["unsafe"].split()), " ".join(fields["safe"].split()))
+    return tidy_pair(**fields)
+
+
+def tidy_pair(unsafe: str, safe: str) -> Pair:
+    """A pair with single spaces."""
+    return Pair(" ".join(unsafe.split()), " ".join(safe.split()))
 
 
 def find_fault(

@@ -68,8 +68,10 @@ def benchmark_rows(seed: int = 0) -> dict[str, list[dict[str, str]]]:
         "heldout": [], "seen": [], "benign": [], "lookalike": []
     }  # fmt: skip
     for category in world_categories():
-        held_out = [c for c in category.all_concepts if c not in category.train_concepts]
-        for name, concepts, n in (("heldout", held_out, 20), ("seen", category.train_concepts, 8)):
+        for name, concepts, n in (
+            ("heldout", category.held_out_concepts, 20),
+            ("seen", category.train_concepts, 8),
+        ):
             rows[name] += _draw_rows(rng, [concepts[k % len(concepts)] for k in range(n)])
     names = [*world.COMPANIONS, None, None]
     rows["benign"] = _draw_rows(rng, [names[k % len(names)] for k in range(64)])
