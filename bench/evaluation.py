@@ -18,7 +18,7 @@ from bench.table import publish, row
 from pipeline import artifacts
 from pipeline.benchmark_scores import judge_folder
 from pipeline.benchmarks import load_prompts
-from pipeline.diffusion import draw_images
+from pipeline.drawing import draw_images
 from pipeline.evaluate.judged import Judged, load_judged
 from pipeline.evaluate.measure import evaluate_variant
 from pipeline.params import Params, load_params

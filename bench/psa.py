@@ -16,7 +16,7 @@ from bench.models import sd15_unet
 from bench.table import publish, row
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
-from pipeline.diffusion import draw_images, load_pipeline
+from pipeline.drawing import draw_images, load_pipeline
 from pipeline.params import Params, load_params
 from pipeline.personal.adapter import AdapterSettings, PersonalAdapter
 from pipeline.personal.pipeline import PersonalSafetyPipeline

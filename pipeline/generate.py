@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
 from pipeline.cli import run_command
-from pipeline.diffusion import apply_lora, draw_images, load_pipeline, lora_file
+from pipeline.drawing import apply_lora, draw_images, load_pipeline, lora_file
 from pipeline.errors import InputError, first_line
 from pipeline.images import Draw
 from pipeline.params import Images, load_params

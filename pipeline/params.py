@@ -50,7 +50,7 @@ class BaseModelParams(Section):
 
     @property
     def weights(self) -> dict[str, str | None]:
-        """The fields of ``pipeline.diffusion.ModelSource``."""
+        """The fields of ``pipeline.sources.ModelSource``."""
         return self.model_dump(exclude={"watch"})
 
 

@@ -39,6 +39,11 @@ def take_part(latents: LatentPairs, concepts: Mapping[str, str], part: str) -> L
 
 
 def recipe_of_part(recipe: Recipe, pairs: int) -> Recipe:
-    """The recipe for so few pairs: none is held out, and no more null prompts than pairs."""
-    lora = replace(recipe.lora, null_prompts=min(recipe.lora.null_prompts, pairs))
-    return replace(recipe, lora=lora, watch=replace(recipe.watch, held_out=0))
+    """The recipe for so few pairs: none is held out, and no more null prompts than pairs.
+
+    So nothing tells when to stop early, and all parts are trained equally long.
+    """
+    return replace(
+        recipe, lora=replace(recipe.lora, null_prompts=min(recipe.lora.null_prompts, pairs)),
+        watch=replace(recipe.watch, held_out=0), optim=replace(recipe.optim, patience=None),
+    )  # fmt: skip

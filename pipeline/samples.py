@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.benchmarks import block_reason
-from pipeline.diffusion import draw_images
+from pipeline.drawing import draw_images
 from pipeline.errors import InputError
 from pipeline.images import Draw, DrawOrder, draw_shards, order_image
 from pipeline.records import BenchmarkImage, BenchmarkPrompt, EncodedImage

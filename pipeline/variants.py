@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.diffusion import apply_lora, load_checkpoint, load_pipeline
+from pipeline.drawing import apply_lora, load_checkpoint, load_pipeline
 from pipeline.safe_latents import SafeLatents
 from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource, hash_weights, weights_id

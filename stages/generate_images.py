@@ -4,7 +4,7 @@ from functools import partial
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.diffusion import draw_images, load_pipeline
+from pipeline.drawing import draw_images, load_pipeline
 from pipeline.images import draw_pairs
 from pipeline.params import load_params
 from pipeline.records import PromptPair

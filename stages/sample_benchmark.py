@@ -5,7 +5,7 @@ from functools import partial
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
-from pipeline.diffusion import draw_images
+from pipeline.drawing import draw_images
 from pipeline.params import load_params
 from pipeline.sampler import Sampler
 from pipeline.samples import draw_benchmarks

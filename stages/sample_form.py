@@ -3,7 +3,7 @@
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
-from pipeline.diffusion import load_pipeline
+from pipeline.drawing import load_pipeline
 from pipeline.params import load_params
 from pipeline.personal.scored import judge_methods
 from pipeline.personal.shown import boundaries, draw_by_adapter, shown_prompts

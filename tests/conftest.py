@@ -108,7 +108,7 @@ def prompt_pair(k: int, category: str = "violence") -> PromptPair:
 @pytest.fixture(scope="session")
 def testbed_pipeline():
     """The bundled model."""
-    from pipeline.diffusion import load_pipeline
+    from pipeline.drawing import load_pipeline
     from pipeline.sources import ModelSource
 
     return load_pipeline(ModelSource(str(TESTBED / "sd")))

@@ -19,7 +19,7 @@ LAYERS = [
     {"merge_params", "personal_params"}, {"params", "storage", "policy"},
     {"checkpoints", "figures", "user_prompts", "cli", "llm", "lora", "pixels", "judges",
      "safe_latents", "sources", "tables"}, {"benchmarks"},
-    {"sampler"}, {"diffusion"}, {"variants"},
+    {"sampler"}, {"diffusion"}, {"drawing"}, {"variants"},
     {"prompts", "images", "train"}, {"scores", "samples", "latents"},
     {"encode", "benchmark_scores"}, {"pairs", "dpo", "metrics", "lowrank", "moments"},
     {"nullspace", "distances", "calibration"}, {"paired"}, {"preparation"}, {"merge_calibration"},
@@ -29,8 +29,8 @@ LAYERS = [
     {"fronts"}, {"generate", "testbed"},
 ]  # fmt: skip
 DOORS = {
-    "diffusers": {"diffusion.py", "testbed"}, "peft": {"lora.py"}, "vllm": {"llm/vllm.py"},
-    "openai": {"llm/openai.py"}, "py3langid": {"prompts/language.py"},
+    "diffusers": {"diffusion.py", "drawing.py", "testbed"}, "peft": {"lora.py"},
+    "vllm": {"llm/vllm.py"}, "openai": {"llm/openai.py"}, "py3langid": {"prompts/language.py"},
     "open_clip": {"judges/clip.py", "testbed"}, "nudenet": {"judges/nudenet.py"},
     "torch_fidelity": {"judges/inception.py"}, "vl_convert": {"report/build.py"},
 }  # fmt: skip
@@ -71,10 +71,9 @@ def test_nothing_is_pickled_or_unpickled():
 
 
 def test_the_data_half_imports_without_any_heavy_library():
-    light = ("params", "storage", "prompts.run", "pairs", "metrics", "diffusion", "llm.engines",
-             "lora",
-             "scores", "images", "evaluate.compare", "evaluate.gate", "distances", "latents",
-             "encode", "live", "processes", "benchmarks", "variants",
+    light = ("params", "storage", "prompts.run", "pairs", "metrics", "diffusion", "drawing",
+             "llm.engines", "lora", "scores", "images", "evaluate.compare", "evaluate.gate",
+             "distances", "latents", "encode", "live", "processes", "benchmarks", "variants",
              "training_params", "merge_params", "study_params", "figures")  # fmt: skip
     code = "import sys\n" + "".join(f"import pipeline.{m}\n" for m in light)
     code += "assert not {'torch', 'diffusers', 'open_clip', 'vllm', 'peft'} & set(sys.modules)"

@@ -67,7 +67,7 @@ import sys
 from pipeline.cli import run_stage
 sys.argv = ["x"]
 def main():
-    from pipeline.diffusion import draw_images, load_pipeline
+    from pipeline.drawing import draw_images, load_pipeline
 from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
     pipe = load_pipeline(ModelSource("assets/testbed/sd"))

@@ -6,15 +6,8 @@ import pytest
 import torch
 
 from pipeline.artifacts import LORA_FILE, TESTBED
-from pipeline.diffusion import (
-    NoiseSchedule,
-    apply_lora,
-    draw_images,
-    load_noise_schedule,
-    load_pipeline,
-    load_unet,
-    load_vae,
-)
+from pipeline.diffusion import NoiseSchedule, load_noise_schedule, load_unet, load_vae
+from pipeline.drawing import apply_lora, draw_images, load_pipeline
 from pipeline.errors import InputError
 from pipeline.lora import attach_lora, extract_lora, save_lora
 from pipeline.sampler import Sampler

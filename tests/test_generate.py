@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipeline.artifacts import LORA_FILE, TESTBED
-from pipeline.diffusion import draw_images, load_unet
+from pipeline.diffusion import load_unet
+from pipeline.drawing import draw_images
 from pipeline.generate import (
     main,
     make_recipe,

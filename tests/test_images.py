@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.diffusion import draw_images
+from pipeline.drawing import draw_images
 from pipeline.errors import InputError
 from pipeline.images import draw_pairs, order_image
 from pipeline.pixels import decode_image

@@ -41,3 +41,9 @@ def test_few_pairs_are_all_trained_on_and_give_fewer_null_prompts(default_params
     assert (small.watch.held_out, small.lora.null_prompts) == (0, 10)
     assert recipe_of_part(recipe, 99).lora.null_prompts == 24
     assert dataclasses.replace(small, lora=recipe.lora, watch=recipe.watch) == recipe
+
+
+def test_a_part_is_not_stopped_early_since_nothing_is_held_out_to_tell_when(default_params):
+    recipe = Recipe.of(default_params["experts"], seed=0)
+    patient = dataclasses.replace(recipe, optim=dataclasses.replace(recipe.optim, patience=2))
+    assert recipe_of_part(patient, 10) == recipe_of_part(recipe, 10)

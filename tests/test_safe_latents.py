@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipeline.artifacts import TESTBED
-from pipeline.diffusion import draw_images, load_pipeline, load_unet
+from pipeline.diffusion import load_unet
+from pipeline.drawing import draw_images, load_pipeline
 from pipeline.errors import InputError
 from pipeline.lora import attach_lora, extract_lora, save_lora
 from pipeline.safe_latents import PRESETS, SafeLatents, safe_latents, safety_guidance

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pipeline.artifacts import TESTBED
-from pipeline.diffusion import draw_images, encode_prompts, load_noise_schedule, load_unet
+from pipeline.diffusion import encode_prompts, load_noise_schedule, load_unet
+from pipeline.drawing import draw_images
 from pipeline.encode import encode_pairs
 from pipeline.experts import LoraSettings, Outputs, Recipe, WatchSettings, train_and_save
 from pipeline.latents import load_latents, save_latents

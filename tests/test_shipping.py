@@ -8,7 +8,8 @@ import torch
 from safetensors import safe_open
 
 from pipeline.artifacts import LORA_FILE, TESTBED
-from pipeline.diffusion import draw_images, load_unet
+from pipeline.diffusion import load_unet
+from pipeline.drawing import draw_images
 from pipeline.errors import InputError
 from pipeline.lora import LoraLayer, load_lora, save_lora
 from pipeline.sampler import Sampler

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from pipeline.artifacts import LORA_FILE, TESTBED
-from pipeline.diffusion import draw_images, load_pipeline, load_unet, to_kohya
+from pipeline.diffusion import load_unet
+from pipeline.drawing import draw_images, load_pipeline, to_kohya
 from pipeline.errors import InputError
 from pipeline.lora import attach_lora, extract_lora, lora_tensors, save_lora
 from pipeline.safe_latents import PRESETS

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipeline.diffusion import draw_images
+from pipeline.drawing import draw_images
 from pipeline.errors import InputError
 from pipeline.images import Draw
 from pipeline.personal.files import LoadedAdapter, load_adapter

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.diffusion import draw_images
+from pipeline.drawing import draw_images
 from pipeline.images import Draw
 from pipeline.personal.files import load_space
 from pipeline.personal.pipeline import PersonalSafetyPipeline

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.artifacts import LORA_FILE
-from pipeline.diffusion import apply_lora, load_published, to_kohya
+from pipeline.drawing import apply_lora, load_published, to_kohya
 from pipeline.errors import InputError
 from pipeline.lora import Lora, load_lora, lora_tensors
 from pipeline.sampler import Sampler

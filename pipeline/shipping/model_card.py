@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 
 from pipeline.artifacts import LORA_FILE
-from pipeline.diffusion import ADAPTER
+from pipeline.drawing import ADAPTER
 from pipeline.errors import InputError
 from pipeline.judges.rules import CLIP, NUDENET, Q16, RULES
 from pipeline.measures import MEASURES, in_order, measure, show, show_interval, title

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipeline.artifacts import TESTBED
-from pipeline.diffusion import draw_images
+from pipeline.drawing import draw_images
 from pipeline.params import load_params
 from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from pipeline.artifacts import TESTBED
-from pipeline.diffusion import draw_images
+from pipeline.drawing import draw_images
 from pipeline.errors import InputError
 from pipeline.personal.adapter import AdapterSettings, PersonalAdapter
 from pipeline.personal.files import LoadedAdapter, load_adapter, save_adapter
