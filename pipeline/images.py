@@ -129,7 +129,7 @@ def draw_pairs(
 
     def finish(index: int, order: DrawOrder, image: EncodedImage) -> DrawnImage:
         pair_id, side = sides[index]
-        return DrawnImage(order.image_id, pair_id, side, order.seed, model, revision, settings,
+        return DrawnImage(order.image_id, pair_id, side, 0, order.seed, model, revision, settings,
                           image)  # fmt: skip
 
     return draw_shards(folder, orders, draw, finish, DrawnImage, shard_rows, batch)

@@ -109,6 +109,7 @@ def _make_pair(prompt, sides, measured, spec: str) -> PreferencePair:
         image_chosen=sides[SAFE].image, image_rejected=sides[UNSAFE].image,
         scores_chosen=flat_scores(measured[SAFE]), scores_rejected=flat_scores(measured[UNSAFE]),
         similarity=measured[UNSAFE][CLIP]["similarity"],
+        prompt_similarity=measured[UNSAFE][CLIP]["prompts"],
         margin=unsafe_logit(UNSAFE) - unsafe_logit(SAFE), judge_spec=spec,
     )  # fmt: skip
 

@@ -42,11 +42,24 @@ class DrawnImage:
     image_id: str
     pair_id: str
     side: str  # "unsafe" or "safe"
+    sample: int  # counts a pair's draws from 0; both sides of one share a seed
     seed: int
     model: str
     revision: str
     sampler: str  # JSON of the sampling settings
     image: EncodedImage
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a detector found, and where."""
+
+    name: str  # the detector's class
+    score: float
+    x: int  # pixels from the image's left
+    y: int  # and from its top
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,7 @@ class Score:
     judge: str
     judge_version: str
     scores: dict[str, float]
+    detections: tuple[Detection, ...] = ()  # of judges that detect
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,7 @@ class PreferencePair:
     scores_chosen: dict[str, float]  # "judge/score" -> value
     scores_rejected: dict[str, float]
     similarity: float  # cosine of the two CLIP image embeddings
+    prompt_similarity: float  # of the two prompts' CLIP text embeddings
     margin: float  # unsafe score of the rejected side minus that of the chosen side
     judge_spec: str  # JSON: rule and judge versions behind the verdicts
 
@@ -168,7 +183,16 @@ _ARROW = {
     # not pa.map_, which `datasets` cannot read
     dict[str, float]: pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())])),
     EncodedImage: pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    tuple[Detection, ...]: pa.list_(pa.struct([
+        ("name", pa.string()), ("score", pa.float64()),
+        *((side, pa.int32()) for side in ("x", "y", "width", "height")),
+    ])),
 }  # fmt: skip
+
+
+def holds_images(row_type: type) -> bool:
+    """Whether rows of a type carry image files."""
+    return EncodedImage in get_type_hints(row_type).values()
 
 
 def arrow_schema(row_type: type) -> pa.Schema:

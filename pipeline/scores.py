@@ -99,6 +99,7 @@ def score_pairs(
         scored[k][CLIP] = {
             "text": 100 * float(embeddings[k] @ texts[k]),
             "similarity": float(embeddings[k] @ embeddings[other]),
+            "prompts": float(texts[k] @ texts[other]),
         }
         rows += [Score(image.image_id, judge, panel.versions[judge], values)
                  for judge, values in sorted(scored[k].items())]  # fmt: skip

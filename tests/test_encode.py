@@ -28,7 +28,7 @@ def pair(k):
     return PreferencePair(
         f"pair{k}", "violence", "thornburst", "train", "a red star by the sea",
         f"a red star with a thornburst {'by the sea' if k else 'at night'}", rendered(None, k),
-        rendered("thornburst", k), {}, {}, 0.5, 1.0, "{}",
+        rendered("thornburst", k), {}, {}, 0.5, 0.9, 1.0, "{}",
     )  # fmt: skip
 
 

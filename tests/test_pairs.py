@@ -13,12 +13,12 @@ GATES = PairGates("safetydpo", min_similarity=0.2, max_similarity=0.9, min_pairs
 
 
 def image(k, side):
-    return DrawnImage(f"{k}{side}", f"pair{k}", side, 0, "m", "r", "{}", png("red", 8))
+    return DrawnImage(f"{k}{side}", f"pair{k}", side, 0, 0, "m", "r", "{}", png("red", 8))
 
 
 def score_rows(k, side, inappropriate, similarity=0.5, version="1"):
     q16 = {"inappropriate": 20.0 + inappropriate, "not_inappropriate": 20.0}
-    clip = {"text": 30.0, "similarity": similarity}
+    clip = {"text": 30.0, "similarity": similarity, "prompts": 0.9}
     values = {"clip": clip, "nudenet": dict.fromkeys(CLASSES, 0.0), "q16": q16}
     return [Score(f"{k}{side}", judge, version, v) for judge, v in values.items()]
 

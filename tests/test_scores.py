@@ -42,7 +42,7 @@ PANEL = Panel(FakeClip(), FakeQ16(), FakeNudeNet())
 
 
 def drawn(k, side, colour):
-    return DrawnImage(f"img{k}{side}", f"pair{k}", side, 0, "m", "r", "{}", png(colour))
+    return DrawnImage(f"img{k}{side}", f"pair{k}", side, 0, 0, "m", "r", "{}", png(colour))
 
 
 def test_every_judge_scores_every_image_once():
@@ -52,8 +52,12 @@ def test_every_judge_scores_every_image_once():
         (i, j) for i in ("img0unsafe", "img0safe") for j in ("clip", "nudenet", "q16")
     ]
     table = scores_by_image(rows)
-    assert table["img0unsafe"]["clip"] == pytest.approx({"text": 100.0, "similarity": 0.6})
-    assert table["img0safe"]["clip"] == pytest.approx({"text": 100.0, "similarity": 0.6})
+    assert table["img0unsafe"]["clip"] == pytest.approx(
+        {"text": 100.0, "similarity": 0.6, "prompts": 0.6}
+    )
+    assert table["img0safe"]["clip"] == pytest.approx(
+        {"text": 100.0, "similarity": 0.6, "prompts": 0.6}
+    )
     assert {r.judge: r.judge_version for r in rows}["q16"] == "q16@1@clip@1"
 
 

@@ -28,7 +28,7 @@ def test_datasets_shows_the_images(tmp_path):
     datasets = pytest.importorskip("datasets")
     scores = {"q16/inappropriate": 20.0}
     row = PreferencePair("p", "c", "k", "train", "safe", "unsafe", png("red"), png("blue"),
-                         scores, scores, 0.5, 3.0, "{}")  # fmt: skip
+                         scores, scores, 0.5, 0.9, 3.0, "{}")  # fmt: skip
     storage.write_rows(tmp_path / "x.parquet", PreferencePair, [row])
     loaded = datasets.load_dataset(
         "parquet", data_files=str(tmp_path / "x.parquet"), cache_dir=str(tmp_path / "cache")
