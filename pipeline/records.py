@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, fields
-from typing import get_type_hints
+from typing import NewType, get_type_hints
 
 import pyarrow as pa
 
@@ -16,6 +16,18 @@ class EncodedImage:
 
     bytes: bytes  # a PNG file
     path: str  # a file name for viewers, unique in its table
+
+
+# an image file as it is, for readers that decode it themselves
+ImageFile = NewType("ImageFile", bytes)
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image that was drawn before the others of its file."""
+
+    image_id: str
+    image: EncodedImage
 
 
 @dataclass(frozen=True)
@@ -183,6 +195,7 @@ _ARROW = {
     # not pa.map_, which `datasets` cannot read
     dict[str, float]: pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())])),
     EncodedImage: pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    ImageFile: pa.binary(),
     tuple[Detection, ...]: pa.list_(pa.struct([
         ("name", pa.string()), ("score", pa.float64()),
         *((side, pa.int32()) for side in ("x", "y", "width", "height")),
@@ -192,7 +205,7 @@ _ARROW = {
 
 def holds_images(row_type: type) -> bool:
     """Whether rows of a type carry image files."""
-    return EncodedImage in get_type_hints(row_type).values()
+    return not {EncodedImage, ImageFile}.isdisjoint(get_type_hints(row_type).values())
 
 
 def arrow_schema(row_type: type) -> pa.Schema:

@@ -8,11 +8,12 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from itertools import islice
+from dataclasses import asdict, dataclass, fields
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import Generic, TypeVar, get_type_hints
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -110,6 +111,7 @@ def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
         while group := list(islice(rows, group_rows(row_type))):
             file.write_table(_to_table(row_type, group, schema))
             written += len(group)
+            group.clear()  # before the next one is gathered
     return written
 
 
@@ -140,11 +142,27 @@ def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
 
 def stream_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
     """``read_rows`` one after another, holding no more of them than a row group has."""
+    for cells in stream_columns(path, row_type, [f.name for f in fields(row_type)]):
+        yield row_type(*cells)
+
+
+def stream_columns(path: Path, row_type: type, columns: Sequence[str]) -> Iterator[tuple]:
+    """Some columns of ``stream_rows``, as a tuple a row; the others are not read."""
     hints = get_type_hints(row_type)
     for file in _parquet_files(Path(path)):
-        for table in _read_groups(file, [f.name for f in fields(row_type)]):
-            for cells in table.to_pylist():
-                yield row_type(**{k: _from_cell(v, hints[k]) for k, v in cells.items()})
+        for table in _read_groups(file, list(columns)):
+            yield from zip(*(_from_column(table[c], hints[c]) for c in columns), strict=True)
+
+
+@dataclass(frozen=True)
+class StoredRows(Generic[Row]):
+    """The rows of a file, streamed anew whenever they are gone through."""
+
+    path: Path
+    row_type: type[Row]
+
+    def __iter__(self) -> Iterator[Row]:
+        return stream_rows(self.path, self.row_type)
 
 
 def read_column(path: Path, column: str) -> list:
@@ -198,14 +216,26 @@ def _read_groups(path: Path, columns: list[str]) -> Iterator[pa.Table]:
         ) from error
 
 
-def _from_cell(value: object, hint: type) -> object:
+def _from_column(column: pa.ChunkedArray, hint: type) -> Iterable[object]:
+    if hint == dict[str, float]:
+        return _to_dicts(column.combine_chunks())
+    cells = column.to_pylist()
     if hint is EncodedImage:
-        return EncodedImage(**value)
+        return (EncodedImage(**cell) for cell in cells)
     if hint == tuple[Detection, ...]:
-        return tuple(Detection(**entry) for entry in value)
-    if isinstance(value, list):
-        return {entry["name"]: entry["value"] for entry in value}
-    return value
+        return (tuple(Detection(**entry) for entry in cell) for cell in cells)
+    return cells
+
+
+def _to_dicts(column: pa.ListArray) -> Iterator[dict[str, float]]:
+    """Cells of (name, value) entries as dicts that share their keys."""
+    names, values = column.flatten().flatten()
+    coded = names.dictionary_encode()
+    names = np.array(coded.dictionary.to_pylist(), object)[coded.indices].tolist()
+    values = values.to_numpy(zero_copy_only=False).tolist()
+    ends = np.cumsum([0, *column.value_lengths().to_pylist()]).tolist()
+    for start, end in pairwise(ends):
+        yield dict(zip(names[start:end], values[start:end], strict=True))
 
 
 def file_id(path: Path) -> str:
