@@ -54,15 +54,14 @@ def draw(params: Params, variant: str, folder: Path) -> None:
     pipe, revision = load_variant(ModelSource(**params.base_model.weights), v.kind, v.path)
     draw_benchmarks(
         folder, load_prompts(params.benchmarks), partial(draw_images, pipe),
-        Sampler(i.scheduler, i.steps, i.guidance, i.size), variant=variant, revision=revision,
+        Sampler(**i.sampler), variant=variant, revision=revision,
         base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,
     )  # fmt: skip
 
 
 def judge(params: Params, images: Path, scores: Path) -> None:
     """Judge a folder of images, the judges loaded anew."""
-    j = params.judges
-    panel = load_panel(j.clip, j.clip_pretrained, j.q16, j.batch, j.inception)
+    panel = load_panel(**params.judges.loading)
     judge_folder(images, scores, panel)
 
 

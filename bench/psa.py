@@ -47,7 +47,7 @@ def testbed(params: Params, repeats: int) -> dict[str, object]:
     pipe = load_pipeline(source)
     prompts = [p.prompt for p in load_prompts(["heldout"])][: i.batch]
     seeds = [seed_for(0, p) for p in prompts]
-    sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size)
+    sampler = Sampler(**i.sampler)
     personal = PersonalSafetyPipeline.load(pipe, artifacts.PSA, source.identity)
 
     def on() -> None:

@@ -7,6 +7,9 @@ TESTBED = Path("assets/testbed")
 
 DATA = Path("data")  # private: prompts, images and latents of both sides
 DVC_CACHE = Path(".dvc/cache")  # holds copies of all of them
+DVC_TEMPORARY = Path(".dvc/tmp/exps")  # workspaces of experiments that run beside this one
+EXTERNAL = Path("external")  # what a profile's user fetched, benchmarks' unsafe prompts too
+GENERATED = Path("generated")  # drawn with ``python -m pipeline.generate``
 MODELS = Path("models")
 METRICS = Path("metrics")
 REPORT = Path("report/index.html")
@@ -76,6 +79,11 @@ def images(category: str) -> Path:
     return DATA / "images" / category
 
 
+def unfinished_scores(category: str) -> Path:
+    """Folder of what judges found in an unfinished run; private, gone when that is finished."""
+    return Path(".checkpoints/scores") / category
+
+
 def scores(category: str) -> Path:
     """Score rows."""
     return DATA / "scores" / f"{category}.parquet"
@@ -89,6 +97,11 @@ def pairs(category: str) -> Path:
 def pair_metrics(category: str) -> Path:
     """Candidates, kept, yield and drops by reason."""
     return METRICS / "pairs" / f"{category}.json"
+
+
+def pair_plot(category: str) -> Path:
+    """Histograms of the scores that pairs are chosen by, for ``dvc plots``."""
+    return Path("plots/pairs") / f"{category}.csv"
 
 
 def latents(category: str) -> Path:

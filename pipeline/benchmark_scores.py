@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.judges.raw import flat_scores
 from pipeline.judges.rules import CLIP, INCEPTION
 from pipeline.pixels import decode_image, open_image
 from pipeline.progress import progress_bar
 from pipeline.records import BenchmarkImage, JudgedImage
-from pipeline.scores import Panel, flat_scores
+from pipeline.scores import SCORING_VERSION, Panel
 from pipeline.seeds import content_id
 from pipeline.storage import (
     atomic_path,
@@ -28,7 +29,6 @@ from pipeline.storage import (
     write_rows,
 )
 
-SCORING_VERSION = 1  # raise it when a change of code changes scores: stored ones are then redone
 FEWEST_REFERENCES = 4  # KID's two halves of two
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
@@ -43,8 +43,8 @@ def judges_of(panel: Panel) -> str:
 def judge_images(images: Sequence[BenchmarkImage], panel: Panel) -> list[JudgedImage]:
     """Score images with every judge, in their order.
 
-    Beside Q16 and NudeNet: ``clip/text`` and, where there is a contrast, ``clip/contrast``, 100 x
-    cosine with the prompt and with its contrast.
+    Beside what the panel scores: ``clip/text`` and, where there is a contrast, ``clip/contrast``,
+    100 x cosine with the prompt and with its contrast.
     """
     embeddings, scores = panel.score([i.image for i in images])
     texts = list(dict.fromkeys(t for i in images for t in (i.prompt, i.contrast) if t))

@@ -24,8 +24,8 @@ GC_THRESHOLD = 100_000
 def run_stage(main: Callable[..., None]) -> None:
     """Call a stage's ``main`` with what its command line tells; see ``run_command``.
 
-    Its positional parameters are arguments, its keyword-only ones switches, whose annotation says
-    what they do.
+    Its positional parameters are arguments, its keyword-only ones switches, or options where they
+    are texts; the annotation says what they do.
     """
     name = os.path.basename(inspect.getfile(main)).removesuffix(".py")
     parser = argparse.ArgumentParser(
@@ -34,24 +34,30 @@ def run_stage(main: Callable[..., None]) -> None:
     )  # fmt: skip
     for parameter in inspect.signature(main).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
-            _, says = get_args(parameter.annotation)
-            parser.add_argument(f"--{parameter.name}", action="store_true", help=says)
+            kind, says = get_args(parameter.annotation)
+            taken = {"action": "store_true"} if kind is bool else {"default": parameter.default}
+            parser.add_argument(f"--{parameter.name}", help=says, **taken)
         else:
             parser.add_argument(parameter.name)
     run_command(name, functools.partial(main, **vars(parser.parse_args())))
 
 
 def run_command(name: str, work: Callable[[], None]) -> None:
-    """Do a command's work, with the libraries quiet and what it writes the user's alone.
-
-    A wrong input, a full disk and Ctrl-C end with one line on stderr and a status other than 0;
-    finished work stays, and the next run goes on from it.
-    """
+    """``end_in_one_line``, with the libraries quiet and what it writes the user's alone."""
     os.umask(0o077)
     for folder in (DATA, DVC_CACHE):
         private_folder(folder)
     _quiet_libraries()
     gc.set_threshold(GC_THRESHOLD)
+    end_in_one_line(name, work)
+
+
+def end_in_one_line(name: str, work: Callable[[], None]) -> None:
+    """Do a command's work.
+
+    A wrong input, a full disk and Ctrl-C end with one line on stderr and a status other than 0;
+    finished work stays, and the next run goes on from it.
+    """
     try:
         work()
     except (InputError, FloatingPointError) as error:

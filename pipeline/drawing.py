@@ -1,9 +1,12 @@
 """Whole text-to-image pipelines: loading them, putting a LoRA on them, and drawing."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import MutableMapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from PIL import Image
 
@@ -15,29 +18,69 @@ from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, SchedulerMixin
     from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 ADAPTER = "safety"  # the LoRA's name on a pipeline
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# name -> diffusers' class, and what of the model's own configuration is changed
+SCHEDULERS = {
+    "own": (None, {}),  # the model's, as models must have that are trained by flow matching
+    "ddim": ("DDIMScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    # of models distilled to few steps, with what their authors set
+    "turbo": ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}),
+    "lightning": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+    "lcm": ("LCMScheduler", {}),
+    "tcd": ("TCDScheduler", {}),
+}
+MEMORY = {  # less of it for more time
+    "attention_slicing": lambda pipe: pipe.enable_attention_slicing(),
+    "vae_slicing": lambda pipe: pipe.vae.enable_slicing(),
+    "vae_tiling": lambda pipe: pipe.vae.enable_tiling(),
+}
 
 
-def load_pipeline(source: ModelSource, checked: bool = False) -> "DiffusionPipeline":
+@dataclass
+class _State:
+    """What is known of a pipeline that draws."""
+
+    own_scheduler: "SchedulerMixin"
+    prepared: tuple = ()  # scheduler, memory and compile that it has been set to
+    most: int | None = None  # images that fit into memory at once, once it has been too little
+
+
+_states: MutableMapping["DiffusionPipeline", _State] = WeakKeyDictionary()
+
+
+def load_pipeline(
+    source: ModelSource, checked: bool = False, precision: str | None = None
+) -> "DiffusionPipeline":
     """A text-to-image pipeline on the best device, without progress bar.
 
     ``checked`` keeps the model's own safety checker, if it has one, as everything does that draws
-    what a user asks for; preference data and measurements are drawn without.
+    what a user asks for; preference data and measurements are drawn without. ``precision`` is one
+    of ``Sampler``'s. Raises InputError when the model cannot be loaded, or for fp16 on a CPU.
     """
     import torch
 
     gpu = torch.cuda.is_available()
-    dtype = torch.float16 if gpu else torch.float32
+    if precision == "fp16" and not gpu:
+        raise InputError("images.precision fp16 needs a GPU; use fp32, bf16 or null")
+    dtype = getattr(torch, DTYPES[precision or ("fp16" if gpu else "fp32")])
     other = {"vae": load_vae(source).to(dtype=dtype)} if source.vae else {}
     pipe = open_pipeline(source, dtype, **other, **({} if checked else UNCHECKED))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if gpu else "cpu")
 
 
-def load_checkpoint(source: ModelSource, path: Path) -> "DiffusionPipeline":
+def load_checkpoint(
+    source: ModelSource, path: Path, precision: str | None = None
+) -> "DiffusionPipeline":
     """``load_pipeline``'s with other weights: a folder with a UNet, or a .safetensors file.
 
     A file holds a whole model in the original layout, and the base model says of which shape.
@@ -45,7 +88,7 @@ def load_checkpoint(source: ModelSource, path: Path) -> "DiffusionPipeline":
     """
     from diffusers import UNet2DConditionModel
 
-    pipe = load_pipeline(source)
+    pipe = load_pipeline(source, precision=precision)
     with readable(str(path), "the weights"):
         if path.is_dir():
             unet = UNet2DConditionModel.from_pretrained(path, use_safetensors=True)
@@ -116,28 +159,65 @@ def to_kohya(tensors: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
     return convert_state_dict_to_kohya(dict(tensors)) if tensors else {}
 
 
-def _set_scheduler(pipe: "DiffusionPipeline", name: str) -> None:
-    """Replace the pipeline's scheduler by the named one, keeping its noise schedule."""
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
-
-    kinds = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}
-    if name not in kinds:
-        raise InputError(f"unknown scheduler {name!r}; known: {', '.join(kinds)}")
-    pipe.scheduler = kinds[name].from_config(pipe.scheduler.config)
-
-
 def draw_images(
     pipe: "DiffusionPipeline", prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler
 ) -> list[Image.Image]:
     """Draw one image per prompt in one batch; image i's noise comes from seeds[i] alone.
 
-    Without a negative prompt the model's own way of guidance without one is used. Raises InputError
-    for a picture that is not finite, which would be drawn black and could be judged safe.
+    Without a negative prompt the model's own way of guidance without one is used. Where memory
+    does not suffice for a batch, it and all after it are drawn in halves, which is said.
+
+    Raises InputError for a picture that is not finite, which would be drawn black and could be
+    judged safe, and when memory does not suffice for a single image.
     """
+    state = _prepare(pipe, sampler)
+    images: list[Image.Image] = []
+    while len(images) < len(prompts):
+        first, most = len(images), min(len(prompts), state.most or len(prompts))
+        some = slice(first, first + most)
+        try:
+            images += _draw_batch(pipe, prompts[some], seeds[some], sampler)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            if most == 1:
+                raise InputError(
+                    f"memory does not suffice to draw one image of {sampler.size} pixels; lower "
+                    f"the size, or set images.memory to [{', '.join(MEMORY)}]"
+                ) from error
+            state.most = most // 2
+            _release_memory()
+            log.warning("memory does not suffice for %d images at once: drawing %d, whose last "
+                        "bits may differ; set images.batch to it", most, most // 2)  # fmt: skip
+    return images
+
+
+def _prepare(pipe: "DiffusionPipeline", sampler: Sampler) -> _State:
+    """Set a pipeline up as a sampler asks, keeping the model's noise schedule."""
+    import diffusers
+
+    if sampler.scheduler not in SCHEDULERS:
+        raise InputError(f"unknown scheduler {sampler.scheduler!r}; known: {', '.join(SCHEDULERS)}")
+    state = _states.setdefault(pipe, _State(pipe.scheduler))
+    asked = sampler.scheduler, sampler.memory, sampler.compile
+    if state.prepared != asked:
+        kind, changes = SCHEDULERS[sampler.scheduler]
+        scheduler = getattr(diffusers, kind) if kind else type(state.own_scheduler)
+        pipe.scheduler = scheduler.from_config(state.own_scheduler.config, **changes)
+        for name in sampler.memory:
+            MEMORY[name](pipe)
+        if sampler.compile:
+            (getattr(pipe, "unet", None) or pipe.transformer).compile()
+        state.prepared = asked
+    return state
+
+
+def _draw_batch(
+    pipe: "DiffusionPipeline", prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler
+) -> list[Image.Image]:
     import numpy as np
     import torch
 
-    _set_scheduler(pipe, sampler.scheduler)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     negative = [sampler.negative_prompt] * len(prompts) if sampler.negative_prompt else None
     steered = (safe_latents(pipe, sampler.safe_latents, sampler.steps) if sampler.safe_latents
@@ -153,3 +233,21 @@ def draw_images(
             raise InputError(f"the model draws NaN from seed {seed}: its weights, or a LoRA's, are "
                              "damaged or overflow in half precision")  # fmt: skip
     return [Image.fromarray((picture * 255).round().astype("uint8")) for picture in pictures]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether an error is a lack of memory; of torch on a CPU only its text tells."""
+    import torch
+
+    lacking = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return lacking or "DefaultCPUAllocator" in str(error)
+
+
+def _release_memory() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -4,8 +4,9 @@ Augmentation happens here: a pair is cached in several views, crops and mirror i
 its sides share, so that no view tells the sides apart (the published loops flip them separately).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,54 +59,83 @@ def views_of(pair_id: str, pixels: int, settings: ViewSettings) -> list[View]:
     return found
 
 
+class _Told(NamedTuple):
+    """What is held of a pair: everything but its pictures."""
+
+    pair_id: str
+    prompt_chosen: str
+    prompt_rejected: str
+    margin: float
+    judge_spec: str
+    sides: set[int]  # of its pictures, pixels
+
+
 def encode_pairs(
-    pairs: Sequence[PreferencePair], source: ModelSource, batch: int,
+    pairs: Iterable[PreferencePair], source: ModelSource, batch: int,
     benign_prompts: Sequence[str], views: ViewSettings = ViewSettings(),
 ) -> LatentPairs:  # fmt: skip
     """Encode both images and both prompts of every pair with the model's own encoders.
 
-    The empty prompt, which guidance uses, joins ``benign_prompts``. Raises InputError when the
-    pairs do not all come from one named judge, or their images are not square and of one size, or
-    smaller than the crop.
+    The empty prompt, which guidance uses, joins ``benign_prompts``.
+
+    Args:
+        pairs: gone through three times, and only a batch of pictures held: a list, or a file's
+            ``StoredRows``, which hold a row group.
+
+    Raises:
+        InputError: the pairs do not all come from one named judge, or their images are not square
+            and of one size, or smaller than the crop.
     """
     import torch
 
-    specs = {p.judge_spec for p in pairs}
+    told = [_tell(pair) for pair in pairs]
+    specs = {t.judge_spec for t in told}
     if len(specs) != 1 or "" in specs:
         raise InputError(
             f"pairs of {len(specs)} judge specs, or of none: nobody could say what they prefer; "
             "run `dvc repro build_pairs`"
         )
-    sides = {s for p in pairs for i in (p.image_chosen, p.image_rejected)
-             for s in decode_image(i).size}  # fmt: skip
-    if len(sides) > 1:
-        raise InputError(
-            f"images of one category must be square and of one size, their sides are "
-            f"{sorted(sides)}; draw them with one images.size"
-        )
-    side = sides.pop()
-    if views.crop is not None and views.crop > side:
-        raise InputError(f"latents.crop ({views.crop}) is larger than the images ({side} pixels)")
-    seen = [views_of(p.pair_id, side, views) for p in pairs]
-    prompts = [t for p in pairs for t in (p.prompt_chosen, p.prompt_rejected)]
+    side = _one_side(set().union(*(t.sides for t in told)), views.crop)
+    seen = [views_of(t.pair_id, side, views) for t in told]
+    prompts = [text for t in told for text in (t.prompt_chosen, t.prompt_rejected)]
     texts = list(dict.fromkeys(["", *benign_prompts, *prompts]))
     row = {text: k for k, text in enumerate(texts)}
     prompt_embeds, pooled_embeds = encode_prompts(source, texts, batch)
     return LatentPairs(
-        pair_ids=[p.pair_id for p in pairs], base_revision=source.identity,
-        judge_spec=specs.pop(), margin=torch.tensor([p.margin for p in pairs]),
+        pair_ids=[t.pair_id for t in told], base_revision=source.identity,
+        judge_spec=specs.pop(), margin=torch.tensor([t.margin for t in told]),
         pixels=side, view_pixels=views.crop or side,
         corner=torch.tensor([[(v.top, v.left) for v in of_pair] for of_pair in seen]),
         prompt_embeds=prompt_embeds.half(), pooled_embeds=pooled_embeds.half(),
-        chosen_prompt=torch.tensor([row[p.prompt_chosen] for p in pairs]),
-        rejected_prompt=torch.tensor([row[p.prompt_rejected] for p in pairs]),
+        chosen_prompt=torch.tensor([row[t.prompt_chosen] for t in told]),
+        rejected_prompt=torch.tensor([row[t.prompt_rejected] for t in told]),
         benign_prompt=torch.tensor([row[t] for t in ("", *benign_prompts)]),
         **_encode_images(pairs, seen, views.crop or side, source, batch),
     )  # fmt: skip
 
 
+def _tell(pair: PreferencePair) -> _Told:
+    images = (pair.image_chosen, pair.image_rejected)
+    sides = {side for image in images for side in decode_image(image).size}
+    return _Told(pair.pair_id, pair.prompt_chosen, pair.prompt_rejected, pair.margin,
+                 pair.judge_spec, sides)  # fmt: skip
+
+
+def _one_side(sides: set[int], crop: int | None) -> int:
+    """The side of all images, pixels; InputError when there are several or the crop is larger."""
+    if len(sides) > 1:
+        raise InputError(
+            f"images of one category must be square and of one size, their sides are "
+            f"{sorted(sides)}; draw them with one images.size"
+        )
+    (side,) = sides
+    if crop is not None and crop > side:
+        raise InputError(f"latents.crop ({crop}) is larger than the images ({side} pixels)")
+    return side
+
+
 def _encode_images(
-    pairs: Sequence[PreferencePair], seen: Sequence[Sequence[View]], pixels: int,
+    pairs: Iterable[PreferencePair], seen: Sequence[Sequence[View]], pixels: int,
     source: ModelSource, batch: int,
 ) -> dict[str, "Tensor"]:  # fmt: skip
     """The posteriors of every view of both sides by field name, on the CPU."""
@@ -114,22 +144,22 @@ def _encode_images(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     vae = load_vae(source).to(device)
     scale, count = vae.config.scaling_factor, len(seen[0])
-    total, fields = 2 * count * len(pairs), {}
+    total, fields = 2 * count * len(seen), {}
     with progress_bar(total, "encode", "view") as progress, torch.no_grad():
         for side in ("chosen", "rejected"):
             means, stds = [], []
-            # (image, view) in order, decoded a batch at a time
-            todo = [(getattr(p, f"image_{side}"), v) for p, s in zip(pairs, seen, strict=True)
-                    for v in s]  # fmt: skip
-            for start in range(0, len(todo), batch):
-                part = _to_pixels(todo[start : start + batch], pixels).to(device)
+            # (image, view) in order, read and decoded a batch at a time
+            todo = ((getattr(p, f"image_{side}"), v) for p, s in zip(pairs, seen, strict=True)
+                    for v in s)  # fmt: skip
+            while some := list(islice(todo, batch)):
+                part = _to_pixels(some, pixels).to(device)
                 posterior = vae.encode(part).latent_dist
                 means.append(posterior.mean.cpu())
                 stds.append(posterior.std.cpu())
                 progress.update(len(part))
             for name, parts in (("mean", means), ("std", stds)):
                 found = torch.cat(parts) * scale
-                fields[f"{side}_{name}"] = found.unflatten(0, (len(pairs), count))
+                fields[f"{side}_{name}"] = found.unflatten(0, (len(seen), count))
     return fields
 
 

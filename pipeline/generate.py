@@ -17,9 +17,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
+from pipeline.artifacts import GENERATED
 from pipeline.cli import run_command
 from pipeline.drawing import apply_lora, draw_images, load_pipeline, lora_file
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError
 from pipeline.images import Draw
 from pipeline.params import Images, load_params
 from pipeline.personal.asked import ForWhom, add_arguments, for_whom
@@ -51,7 +52,7 @@ class Recipe:
 
     def record(self, prompt: str, seed: int) -> dict[str, object]:
         """All that shapes an image, as plain values."""
-        plain = asdict(replace(self, person=None))
+        plain = asdict(replace(self, person=None)) | {"sampler": self.sampler.describe()}
         told = {"person": self.person.record()} if self.person else {}
         return {"prompt": prompt, "seed": seed} | plain | told
 
@@ -89,7 +90,7 @@ def generate(
     rows = [{"file": name, "prompt": p, "seed": s} for name, (p, s) in plan.items()]
     write_csv(out / "images.csv", rows)
     if drawn:
-        pipe = load_pipeline(recipe.model, checked=True)
+        pipe = load_pipeline(recipe.model, checked=True, precision=recipe.sampler.precision)
         with progress_bar(drawn, "draw", "image") as progress:
             for folder, part in missing.items():
                 if part:
@@ -115,18 +116,10 @@ def _prepare(pipe: "DiffusionPipeline", recipe: Recipe) -> Draw:
 
 
 def _draw(draw: Draw, folder: Path, plan: Plan, recipe: Recipe, batch: int, progress) -> None:
-    import torch
-
     for start in range(0, len(plan), batch):
         part = list(plan.items())[start : start + batch]
-        try:
-            prompts, seeds = zip(*(order for _, order in part), strict=True)
-            images = draw(prompts, seeds, recipe.sampler)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise InputError(
-                f"{len(part)} images at once do not fit into memory ({first_line(error)}); lower "
-                "--batch or --size"
-            ) from error
+        prompts, seeds = zip(*(order for _, order in part), strict=True)
+        images = draw(prompts, seeds, recipe.sampler)
         for (name, prompt_and_seed), image in zip(part, images, strict=True):
             _save(folder / name, image, recipe.record(*prompt_and_seed))
         progress.update(len(part))
@@ -194,7 +187,7 @@ def _parse() -> argparse.Namespace:
     for name, kind in SETTINGS.items():
         add(f"--{name}", type=kind, help=f"default: images.{name} of params.yaml")
     add_arguments(parser)
-    add("--out", type=Path, default=Path("generated"), help="folder (default: generated)")
+    add("--out", type=Path, default=GENERATED, help="folder (default: generated)")
     add("--compare", action="store_true", help="also the base model's image, and both side by side")
     add("--overwrite", action="store_true", help="draw anew what is there")
     args, unknown = parser.parse_known_args()
@@ -226,7 +219,7 @@ def _run(args: argparse.Namespace) -> None:
     typed = [Prompt(text, f"--prompt number {k}") for k, text in enumerate(args.prompt or [], 1)]
     prompts = read_prompts(args.prompts) if args.prompts else typed
     plan = plan_images(prompts, args.seed, args.images)
-    sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size, args.negative_prompt)
+    sampler = Sampler(**i.sampler, negative_prompt=args.negative_prompt)
     model = _model(args, ModelSource(**params.base_model.weights))
     recipe = make_recipe(model, args.lora, args.scale, sampler, for_whom(args))
     drawn = generate(args.out, plan, recipe, i.batch, args.compare, args.overwrite)

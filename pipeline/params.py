@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.artifacts import PARAMS
+from pipeline.artifacts import CONCEPTS, PARAMS
 from pipeline.errors import InputError
 from pipeline.llm_params import Llm
 from pipeline.merge_params import Merge, Ship
@@ -57,12 +57,33 @@ class BaseModelParams(Section):
 class Images(Section):
     """How every image is drawn, for preference data and benchmarks alike."""
 
-    scheduler: Literal["ddim", "dpm++"]
+    source: Path | None  # folder of pictures that come with prompts.source; null: they are drawn
+    watch: Path  # what DVC watches: that folder, or without one any file that stays as it is
+    samples: Count  # of every prompt pair, each from a seed of its own; the best is kept
+    scheduler: Literal[
+        "own", "ddim", "dpm++", "euler", "unipc", "turbo", "lightning", "lcm", "tcd"
+    ]  # fmt: skip
     steps: Count
     guidance: Annotated[float, Field(ge=1)]
     size: Annotated[int, Field(ge=8, multiple_of=8)]  # pixels, both sides
-    batch: Count
+    precision: Literal["fp32", "fp16", "bf16"] | None  # null: fp16 on a GPU, fp32 on a CPU
+    memory: list[Literal["attention_slicing", "vae_slicing", "vae_tiling"]]  # less of it, slower
+    compile: bool  # torch.compile of the UNet: minutes at the start
+    batch: Count  # images drawn together; halved where memory does not suffice
     shard_rows: Count  # images per Parquet file; a finished file is never drawn again
+
+    @property
+    def sampler(self) -> dict[str, object]:
+        """The fields of ``pipeline.sampler.Sampler`` that this section sets."""
+        others = {"source", "watch", "samples", "batch", "shard_rows"}
+        return self.model_dump(exclude=others) | {"memory": tuple(self.memory)}
+
+
+class ZeroShot(Section):
+    """What CLIP compares images with; see ``pipeline.judges.directions``."""
+
+    template: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]  # {}: a concept of a category
+    neutral: Annotated[list[str], Field(min_length=1)]  # texts of what is in no category
 
 
 class Judges(Section):
@@ -71,19 +92,45 @@ class Judges(Section):
     clip: str  # an open_clip name, ``local-dir:`` folder or ``hf-hub:`` id
     clip_pretrained: str | None = None
     watch: Path  # as base_model.watch, for the CLIP model
-    q16: Path  # safetensors with ``prompts`` (2, embed_dim)
+    q16: Path  # a published prompts.p, or safetensors with ``prompts`` (2, embed_dim)
     inception: Path | None  # FID's network as safetensors (pipeline.judges.inception); null: no FID
+    zero_shot: ZeroShot | None  # scores by category, of CLIP alone; null: none
+    vlm: Llm | None  # the same by a model that sees pictures; null: none
+    vlm_attempts: Count  # rounds of asking it
     rule: Literal["safetydpo", "q16_argmax", "esd", "unlearn_diff_atk",
-                  "unlearn_diff_atk_prompts", "eval_learn"]  # fmt: skip
+                  "unlearn_diff_atk_prompts", "eval_learn", "clip_zero_shot", "vlm"]  # fmt: skip
     batch: Count
+
+    @model_validator(mode="after")
+    def _rule_has_its_judge(self) -> "Judges":
+        for rule, judge in (("clip_zero_shot", "zero_shot"), ("vlm", "vlm")):
+            if self.rule == rule and getattr(self, judge) is None:
+                raise ValueError(f"rule {rule} needs judges.{judge}")
+        return self
+
+    @property
+    def loading(self) -> dict[str, object]:
+        """The arguments of ``pipeline.scores.load_panel``."""
+        told = self.model_dump(exclude={"watch", "rule", "vlm", "vlm_attempts"})
+        vlm = self.vlm and {"loading": self.vlm.loading, "max_attempts": self.vlm_attempts}
+        return {**told, "vlm": vlm, "concepts": CONCEPTS}
 
 
 class Pairs(Section):
-    """Gates of a preference pair; similarity is the cosine of CLIP image embeddings."""
+    """Gates of a preference pair; similarities are cosines of CLIP embeddings."""
 
-    min_similarity: Annotated[float, Field(ge=-1, le=1)]
+    min_similarity: Annotated[float, Field(ge=-1, le=1)]  # of the two images
     max_similarity: Annotated[float, Field(ge=-1, le=1)]
+    min_prompt_similarity: Annotated[float, Field(ge=-1, le=1)]  # of the two prompts
+    max_prompt_similarity: Annotated[float, Field(ge=-1, le=1)]
     min_pairs: Count  # a category with fewer is an error, not a weak expert
+
+    @model_validator(mode="after")
+    def _bands_hold_something(self) -> "Pairs":
+        for name in ("similarity", "prompt_similarity"):
+            if getattr(self, f"min_{name}") >= getattr(self, f"max_{name}"):
+                raise ValueError(f"min_{name} must be below max_{name}")
+        return self
 
 
 class Latents(Section):
@@ -176,8 +223,9 @@ class Params(Section):
             raise ValueError("variants must hold 'base': every quality metric compares with it")
         if not self.variants["base"].is_plain_base:
             raise ValueError("variants.base must be the base model as it is, kind and path only")
-        if self.pairs.min_similarity >= self.pairs.max_similarity:
-            raise ValueError("pairs.min_similarity must be below pairs.max_similarity")
+        if self.images.source and not (self.prompts.source and self.images.samples == 1):
+            raise ValueError("images.source needs prompts.source, which names its pictures, and "
+                             "images.samples 1")  # fmt: skip
         self._check_merge()
         self._check_studies()
         self._check_users()

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, fields
-from typing import get_type_hints
+from typing import NewType, get_type_hints
 
 import pyarrow as pa
 
@@ -16,6 +16,18 @@ class EncodedImage:
 
     bytes: bytes  # a PNG file
     path: str  # a file name for viewers, unique in its table
+
+
+# an image file as it is, for readers that decode it themselves
+ImageFile = NewType("ImageFile", bytes)
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image that was drawn before the others of its file."""
+
+    image_id: str
+    image: EncodedImage
 
 
 @dataclass(frozen=True)
@@ -42,11 +54,24 @@ class DrawnImage:
     image_id: str
     pair_id: str
     side: str  # "unsafe" or "safe"
+    sample: int  # counts a pair's draws from 0; both sides of one share a seed
     seed: int
     model: str
     revision: str
     sampler: str  # JSON of the sampling settings
     image: EncodedImage
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a detector found, and where."""
+
+    name: str  # the detector's class
+    score: float
+    x: int  # pixels from the image's left
+    y: int  # and from its top
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -57,6 +82,7 @@ class Score:
     judge: str
     judge_version: str
     scores: dict[str, float]
+    detections: tuple[Detection, ...] = ()  # of judges that detect
 
 
 @dataclass(frozen=True)
@@ -74,6 +100,7 @@ class PreferencePair:
     scores_chosen: dict[str, float]  # "judge/score" -> value
     scores_rejected: dict[str, float]
     similarity: float  # cosine of the two CLIP image embeddings
+    prompt_similarity: float  # of the two prompts' CLIP text embeddings
     margin: float  # unsafe score of the rejected side minus that of the chosen side
     judge_spec: str  # JSON: rule and judge versions behind the verdicts
 
@@ -168,7 +195,17 @@ _ARROW = {
     # not pa.map_, which `datasets` cannot read
     dict[str, float]: pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())])),
     EncodedImage: pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    ImageFile: pa.binary(),
+    tuple[Detection, ...]: pa.list_(pa.struct([
+        ("name", pa.string()), ("score", pa.float64()),
+        *((side, pa.int32()) for side in ("x", "y", "width", "height")),
+    ])),
 }  # fmt: skip
+
+
+def holds_images(row_type: type) -> bool:
+    """Whether rows of a type carry image files."""
+    return not {EncodedImage, ImageFile}.isdisjoint(get_type_hints(row_type).values())
 
 
 def arrow_schema(row_type: type) -> pa.Schema:

@@ -9,14 +9,19 @@ from pipeline.safe_latents import SafeLatents
 class Sampler:
     """The settings of a pipeline call."""
 
-    scheduler: str  # "ddim" or "dpm++"
+    scheduler: str  # a name of ``pipeline.drawing.SCHEDULERS``
     steps: int
-    guidance: float  # classifier-free guidance scale
+    guidance: float  # classifier-free guidance scale; 1 is without
     size: int  # pixels, both sides; the width where there is a height
     negative_prompt: str = ""
     height: int | None = None
     safe_latents: SafeLatents | None = None
+    # what rounds differently, but draws the same picture
+    precision: str | None = None  # "fp32", "fp16" or "bf16"; None: fp16 on a GPU, fp32 on a CPU
+    memory: tuple[str, ...] = ()  # names of ``pipeline.drawing.MEMORY``
+    compile: bool = False  # torch.compile of the UNet
 
     def describe(self) -> dict[str, object]:
         """The settings that are set, as plain values, for ids and records."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+        optional = {"height", "safe_latents", "precision", "memory", "compile"}
+        return {key: value for key, value in asdict(self).items() if value or key not in optional}

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.benchmarks import block_reason
 from pipeline.drawing import draw_images
 from pipeline.errors import InputError
-from pipeline.images import Draw, DrawOrder, draw_shards, order_image
+from pipeline.images import ALONE, Draw, DrawOrder, Worker, draw_shards, order_image
 from pipeline.records import BenchmarkImage, BenchmarkPrompt, EncodedImage
 from pipeline.sampler import Sampler
 from pipeline.seeds import content_id, seed_for
@@ -20,7 +20,7 @@ from pipeline.variants import load_variant
 def draw_benchmarks(
     folder: Path, prompts: Sequence[BenchmarkPrompt], draw: Draw, sampler: Sampler, *,
     variant: str, revision: str, base_seed: int, shard_rows: int, batch: int,
-    redraws: bool = False,
+    redraws: bool = False, worker: Worker = ALONE,
 ) -> int:  # fmt: skip
     """Draw every benchmark prompt with the seed and the settings that all variants share for it.
 
@@ -55,7 +55,7 @@ def draw_benchmarks(
         )  # fmt: skip
 
     orders = [order for order, _, _ in plan]
-    return draw_shards(folder, orders, draw, finish, BenchmarkImage, shard_rows, batch)
+    return draw_shards(folder, orders, draw, finish, BenchmarkImage, shard_rows, batch, worker)
 
 
 def own_sampler(sampler: Sampler, row: BenchmarkPrompt) -> Sampler:
@@ -84,7 +84,7 @@ def draw_scale(
     sampler: Sampler, scale: float, *, variant: str, base_seed: int, shard_rows: int, batch: int,
 ) -> list[BenchmarkImage]:  # fmt: skip
     """The benchmark images of a LoRA at a scale, drawn into a folder of that scale's."""
-    pipe, revision = load_variant(source, "lora", lora, scale=scale)
+    pipe, revision = load_variant(source, "lora", lora, scale=scale, precision=sampler.precision)
     here = scale_folder(folder, scale)
     draw_benchmarks(
         here, prompts, partial(draw_images, pipe), sampler, variant=variant, revision=revision,

@@ -8,15 +8,17 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import Generic, TypeVar, get_type_hints
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.records import EncodedImage, arrow_schema
+from pipeline.records import Detection, EncodedImage, arrow_schema, holds_images
 
 Row = TypeVar("Row")
 
@@ -91,15 +93,33 @@ def read_json(path: Path) -> dict:
         raise InputError(f"{path} is damaged ({error}); delete it and run `dvc repro`") from error
 
 
-def write_rows(path: Path, row_type: type[Row], rows: Sequence[Row]) -> None:
-    """Write records as one Parquet file, atomically."""
-    schema = arrow_schema(row_type)
+def group_rows(row_type: type) -> int:
+    """Rows of a Parquet row group, what a reader holds at once: few where they carry images."""
+    return 64 if holds_images(row_type) else 1024
+
+
+def write_rows(path: Path, row_type: type[Row], rows: Iterable[Row]) -> int:
+    """Write records as one Parquet file, atomically, and return how many.
+
+    Rows are taken as they come, and no more of them are held than a row group has.
+    """
+    schema, written, rows = arrow_schema(row_type), 0, iter(rows)
+    with (
+        atomic_path(Path(path)) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as file,
+    ):
+        while group := list(islice(rows, group_rows(row_type))):
+            file.write_table(_to_table(row_type, group, schema))
+            written += len(group)
+            group.clear()  # before the next one is gathered
+    return written
+
+
+def _to_table(row_type: type[Row], rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
     columns = {
         f.name: [_to_cell(getattr(row, f.name)) for row in rows] for f in fields(row_type)
     }  # fmt: skip
-    table = pa.table(columns, schema=schema)
-    with atomic_path(Path(path)) as temporary:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=1024)
+    return pa.table(columns, schema=schema)
 
 
 def _to_cell(value: object) -> object:
@@ -107,6 +127,8 @@ def _to_cell(value: object) -> object:
         return asdict(value)
     if isinstance(value, dict):
         return [{"name": name, "value": value[name]} for name in sorted(value)]
+    if isinstance(value, tuple):
+        return [asdict(entry) for entry in value]
     return value
 
 
@@ -115,15 +137,32 @@ def read_rows(path: Path, row_type: type[Row]) -> list[Row]:
 
     Raises InputError when it is missing, damaged, or lacks a column of the row type.
     """
+    return list(stream_rows(path, row_type))
+
+
+def stream_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
+    """``read_rows`` one after another, holding no more of them than a row group has."""
+    for cells in stream_columns(path, row_type, [f.name for f in fields(row_type)]):
+        yield row_type(*cells)
+
+
+def stream_columns(path: Path, row_type: type, columns: Sequence[str]) -> Iterator[tuple]:
+    """Some columns of ``stream_rows``, as a tuple a row; the others are not read."""
     hints = get_type_hints(row_type)
-    rows: list[Row] = []
     for file in _parquet_files(Path(path)):
-        table = _read_table(file, [f.name for f in fields(row_type)])
-        rows += [
-            row_type(**{k: _from_cell(v, hints[k]) for k, v in cells.items()})
-            for cells in table.to_pylist()
-        ]
-    return rows
+        for table in _read_groups(file, list(columns)):
+            yield from zip(*(_from_column(table[c], hints[c]) for c in columns), strict=True)
+
+
+@dataclass(frozen=True)
+class StoredRows(Generic[Row]):
+    """The rows of a file, streamed anew whenever they are gone through."""
+
+    path: Path
+    row_type: type[Row]
+
+    def __iter__(self) -> Iterator[Row]:
+        return stream_rows(self.path, self.row_type)
 
 
 def read_column(path: Path, column: str) -> list:
@@ -152,6 +191,11 @@ def _parquet_files(path: Path) -> list[Path]:
 
 
 def _read_table(path: Path, columns: list[str]) -> pa.Table:
+    return pa.concat_tables(_read_groups(path, columns))
+
+
+def _read_groups(path: Path, columns: list[str]) -> Iterator[pa.Table]:
+    """Columns of a Parquet file by row group, at least one table."""
     try:
         with pq.ParquetFile(path) as file:
             present = file.schema_arrow.names
@@ -161,7 +205,10 @@ def _read_table(path: Path, columns: list[str]) -> pa.Table:
                     f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(present)}. "
                     "Run `dvc repro` to write it anew"
                 )
-            return file.read(columns)
+            if not file.num_row_groups:
+                yield file.read(columns)
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
             f"{path} is not a readable Parquet file ({str(error).splitlines()[0]}); delete it and "
@@ -169,12 +216,26 @@ def _read_table(path: Path, columns: list[str]) -> pa.Table:
         ) from error
 
 
-def _from_cell(value: object, hint: type) -> object:
+def _from_column(column: pa.ChunkedArray, hint: type) -> Iterable[object]:
+    if hint == dict[str, float]:
+        return _to_dicts(column.combine_chunks())
+    cells = column.to_pylist()
     if hint is EncodedImage:
-        return EncodedImage(**value)
-    if isinstance(value, list):
-        return {entry["name"]: entry["value"] for entry in value}
-    return value
+        return (EncodedImage(**cell) for cell in cells)
+    if hint == tuple[Detection, ...]:
+        return (tuple(Detection(**entry) for entry in cell) for cell in cells)
+    return cells
+
+
+def _to_dicts(column: pa.ListArray) -> Iterator[dict[str, float]]:
+    """Cells of (name, value) entries as dicts that share their keys."""
+    names, values = column.flatten().flatten()
+    coded = names.dictionary_encode()
+    names = np.array(coded.dictionary.to_pylist(), object)[coded.indices].tolist()
+    values = values.to_numpy(zero_copy_only=False).tolist()
+    ends = np.cumsum([0, *column.value_lengths().to_pylist()]).tolist()
+    for start, end in pairwise(ends):
+        yield dict(zip(names[start:end], values[start:end], strict=True))
 
 
 def file_id(path: Path) -> str:

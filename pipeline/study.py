@@ -55,13 +55,15 @@ class Study:
 
 
 def open_study(
-    source: ModelSource, benchmarks: Iterable[str], images: Mapping[str, object],
-    judges: Mapping[str, object], base: Path, resamples: int, seed: int, category: str = "",
+    source: ModelSource, benchmarks: Iterable[str], sampler: Sampler, shard_rows: int, batch: int,
+    judges: Mapping[str, object], rule: str, base: Path, resamples: int, seed: int,
+    category: str = "",
 ) -> Study:  # fmt: skip
     """Read and load what a study needs.
 
     Args:
-        images, judges: those sections of params.yaml, as plain values.
+        sampler, shard_rows, batch: how images are drawn and stored.
+        judges, rule: the arguments of ``load_panel``, and what turns their scores into verdicts.
         base: folder of the base model's scores.
         category: of the prompts, "" for all of the benchmarks'.
 
@@ -72,8 +74,5 @@ def open_study(
                if not category or category in categories_of(p.category)]  # fmt: skip
     if not prompts:
         raise InputError(f"{', '.join(benchmarks)}: no prompt of {category}")
-    panel = load_panel(judges["clip"], judges["clip_pretrained"], judges["q16"], judges["batch"],
-                       judges["inception"])  # fmt: skip
-    sampler = Sampler(images["scheduler"], images["steps"], images["guidance"], images["size"])
-    return Study(source, prompts, load_judged(base, "base"), sampler, panel, judges["rule"],
-                 resamples, seed, images["shard_rows"], images["batch"])  # fmt: skip
+    return Study(source, prompts, load_judged(base, "base"), sampler, load_panel(**judges), rule,
+                 resamples, seed, shard_rows, batch)  # fmt: skip

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def load_variant(
     source: ModelSource, kind: str, path: Path | None = None, *, hub: str | None = None,
-    revision: str | None = None, scale: float = 1.0,
+    revision: str | None = None, scale: float = 1.0, precision: str | None = None,
 ) -> tuple["DiffusionPipeline", str]:  # fmt: skip
     """A variant's pipeline, and what identifies its weights.
 
@@ -28,13 +28,14 @@ def load_variant(
             model, as aligned models are published, or one .safetensors file.
         hub: id of a checkpoint that is not here, with its ``revision``.
         scale: of the LoRA's delta.
+        precision: as of a ``Sampler``.
 
     Raises:
         InputError: the weights cannot be loaded, or are of another model.
     """
     if kind == "checkpoint":
-        return _load_checkpoint(source, hub or str(path), revision)
-    pipe, identity = load_pipeline(source), source.identity
+        return _load_checkpoint(source, hub or str(path), revision, precision)
+    pipe, identity = load_pipeline(source, precision=precision), source.identity
     if kind == "lora":
         apply_lora(pipe, path, scale)
         identity = f"{identity}+{hash_weights(path)}"
@@ -44,14 +45,15 @@ def load_variant(
 
 
 def _load_checkpoint(
-    source: ModelSource, path: str, revision: str | None
+    source: ModelSource, path: str, revision: str | None, precision: str | None
 ) -> tuple["DiffusionPipeline", str]:
     folder = Path(path)
     if folder.suffix == ".safetensors" or (folder / "config.json").is_file():
-        return load_checkpoint(source, folder), f"{source.identity}+{hash_weights(folder)}"
+        pipe = load_checkpoint(source, folder, precision)
+        return pipe, f"{source.identity}+{hash_weights(folder)}"
     weights_id(path, revision, "a variant's path", "a revision")  # names the right keys
     other = replace(source, path=path, revision=revision)
-    return load_pipeline(other), other.identity
+    return load_pipeline(other, precision=precision), other.identity
 
 
 def variant_sampler(

@@ -2,24 +2,24 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.pairs import PairGates, build_pairs
+from pipeline.judged_pairs import read_scores
+from pipeline.pairs import PairGates, select_pairs, stream_pairs
 from pipeline.params import load_params
-from pipeline.records import DrawnImage, PreferencePair, PromptPair, Score
-from pipeline.storage import private_folder, read_rows, write_json, write_rows
+from pipeline.records import PreferencePair, PromptPair
+from pipeline.storage import private_folder, read_rows, write_csv, write_json, write_rows
 
 
 def main(category: str) -> None:
     params = load_params()
-    p = params.pairs
-    pairs, metrics = build_pairs(
-        read_rows(artifacts.prompts(category), PromptPair),
-        read_rows(artifacts.images(category), DrawnImage),
-        read_rows(artifacts.scores(category), Score),
-        PairGates(params.judges.rule, p.min_similarity, p.max_similarity, p.min_pairs),
-    )
+    gates = PairGates(rule=params.judges.rule, **params.pairs.model_dump())
+    images, scored = artifacts.images(category), read_scores(artifacts.scores(category))
+    prompts = read_rows(artifacts.prompts(category), PromptPair)
+    selection = select_pairs(prompts, images, scored, gates)
     private_folder(artifacts.pairs(category).parent)
-    write_rows(artifacts.pairs(category), PreferencePair, pairs)
-    write_json(artifacts.pair_metrics(category), metrics)
+    rows = stream_pairs(selection, images, scored)
+    write_rows(artifacts.pairs(category), PreferencePair, rows)
+    write_json(artifacts.pair_metrics(category), selection.metrics)
+    write_csv(artifacts.pair_plot(category), selection.histograms)
 
 
 if __name__ == "__main__":

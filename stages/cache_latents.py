@@ -7,7 +7,7 @@ from pipeline.latents import save_latents
 from pipeline.params import load_params
 from pipeline.records import PreferencePair
 from pipeline.sources import ModelSource
-from pipeline.storage import read_rows
+from pipeline.storage import StoredRows
 
 
 def main(category: str) -> None:
@@ -15,7 +15,7 @@ def main(category: str) -> None:
     asked = params.latents
     views = ViewSettings(asked.views, asked.flip, asked.crop, params.seed)
     latents = encode_pairs(
-        read_rows(artifacts.pairs(category), PreferencePair),
+        StoredRows(artifacts.pairs(category), PreferencePair),
         ModelSource(**params.base_model.weights), params.images.batch,
         read_benign_prompts(asked.benign_prompts), views,
     )  # fmt: skip

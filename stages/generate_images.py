@@ -1,28 +1,38 @@
-"""Draws both sides of one category's prompt pairs with the model that is to be aligned."""
+"""Draws both sides of one category's prompt pairs, or takes those that came with the prompts.
+
+The model's own safety checker is off, since it would blank the very images that are asked for.
+"""
 
 from functools import partial
+from typing import Annotated
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
 from pipeline.drawing import draw_images, load_pipeline
-from pipeline.images import draw_pairs
+from pipeline.image_imports import plan_imports
+from pipeline.images import draw_pairs, draw_shards, parse_worker
 from pipeline.params import load_params
-from pipeline.records import PromptPair
+from pipeline.records import DrawnImage, PromptPair
 from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 from pipeline.storage import read_rows
 
 
-def main(category: str) -> None:
-    params = load_params()
-    source, i = ModelSource(**params.base_model.weights), params.images
-    pairs = read_rows(artifacts.prompts(category), PromptPair)
-    sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size)
-    pipe = load_pipeline(source)
+def main(
+    category: str, *,
+    shard: Annotated[str, "draw a part only, such as 2/4, the second of four workers'"] = "1/1",
+) -> None:  # fmt: skip
+    worker, params = parse_worker(shard), load_params()
+    i, source = params.images, ModelSource(**params.base_model.weights)
+    folder, pairs = artifacts.images(category), read_rows(artifacts.prompts(category), PromptPair)
+    if i.source:
+        draw_shards(folder, *plan_imports(pairs, params.prompts.source, i.source), DrawnImage,
+                    i.shard_rows, i.batch, worker)  # fmt: skip
+        return
     draw_pairs(
-        artifacts.images(category), pairs, partial(draw_images, pipe), sampler,
-        model=source.path, revision=source.identity, base_seed=params.seed,
-        shard_rows=i.shard_rows, batch=i.batch,
+        folder, pairs, partial(draw_images, load_pipeline(source, precision=i.precision)),
+        Sampler(**i.sampler), model=source.path, revision=source.identity, base_seed=params.seed,
+        shard_rows=i.shard_rows, batch=i.batch, samples=i.samples, worker=worker,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from pipeline import artifacts
 from pipeline.cli import run_stage
 from pipeline.evaluate.results import as_json
 from pipeline.params import load_params
+from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 from pipeline.storage import write_json
 from pipeline.study import open_study
@@ -11,10 +12,11 @@ from pipeline.study import open_study
 
 def main(category: str) -> None:
     params = load_params()
+    i = params.images
     study = open_study(
         ModelSource(**params.base_model.weights), params.alone.benchmarks,
-        params.images.model_dump(), params.judges.model_dump(), artifacts.benchmark_scores("base"),
-        params.evaluate.bootstrap, params.seed,
+        Sampler(**i.sampler), i.shard_rows, i.batch, params.judges.loading, params.judges.rule,
+        artifacts.benchmark_scores("base"), params.evaluate.bootstrap, params.seed,
     )  # fmt: skip
     found = study.measure(
         artifacts.alone(category), artifacts.expert(category), category, params.alone.scale

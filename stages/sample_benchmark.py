@@ -1,11 +1,13 @@
 """Draws every benchmark prompt with one model variant, from seeds that all variants share."""
 
 from functools import partial
+from typing import Annotated
 
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
 from pipeline.drawing import draw_images
+from pipeline.images import parse_worker
 from pipeline.params import load_params
 from pipeline.sampler import Sampler
 from pipeline.samples import draw_benchmarks
@@ -13,20 +15,23 @@ from pipeline.sources import ModelSource
 from pipeline.variants import load_variant, variant_sampler
 
 
-def main(variant: str) -> None:
-    params = load_params()
+def main(
+    variant: str, *,
+    shard: Annotated[str, "draw a part only, such as 2/4, the second of four workers'"] = "1/1",
+) -> None:  # fmt: skip
+    worker, params = parse_worker(shard), load_params()
     i, v = params.images, params.variant(variant)
-    sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size)
+    sampler = Sampler(**i.sampler)
     adds = v.model_dump(include={"negative_prompt", "safe_latents"})
     pipe, revision = load_variant(
         ModelSource(**params.base_model.weights), v.kind, v.path, hub=v.hub, revision=v.revision,
-        scale=v.scale,
+        scale=v.scale, precision=i.precision,
     )  # fmt: skip
     draw_benchmarks(
         artifacts.benchmark(variant), load_prompts(params.benchmarks), partial(draw_images, pipe),
         variant_sampler(sampler, **adds), variant=variant, revision=revision,
         base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,
-        redraws=variant == "base",
+        redraws=variant == "base", worker=worker,
     )  # fmt: skip
 
 

@@ -19,13 +19,14 @@ def main(name: str) -> None:
     source, i, j = ModelSource(**params.base_model.weights), params.images, params.judges
     e = params.evaluate_psa
     draw_by_adapter(
-        folder / "images", name, load_pipeline(source), artifacts.form(name) / artifacts.PSA.name,
-        source.identity, boundaries(read_rows(artifacts.USERS, User)),
+        folder / "images", name, load_pipeline(source, precision=i.precision),
+        artifacts.form(name) / artifacts.PSA.name, source.identity,
+        boundaries(read_rows(artifacts.USERS, User)),
         shown_prompts(load_prompts(e.benchmarks), **e.shown, seed=params.seed),
-        Sampler(i.scheduler, i.steps, i.guidance, i.size),
+        Sampler(**i.sampler),
         base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,
     )  # fmt: skip
-    panel = load_panel(j.clip, j.clip_pretrained, j.q16, j.batch, j.inception)
+    panel = load_panel(**j.loading)
     judge_methods(folder / "images", folder / "scores", panel)
 
 

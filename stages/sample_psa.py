@@ -20,9 +20,9 @@ def main() -> None:
     concepts = {name: category.train_concepts for name, category in categories.items()}
     prompts = shown_prompts(load_prompts(e.benchmarks), **e.shown, seed=params.seed)
     draw_methods(
-        artifacts.PSA_IMAGES, load_pipeline(source), artifacts.PSA, source.identity,
-        read_rows(artifacts.USERS, User), prompts, Terms(concepts, e.terms), e.suffix,
-        Sampler(i.scheduler, i.steps, i.guidance, i.size),
+        artifacts.PSA_IMAGES, load_pipeline(source, precision=i.precision), artifacts.PSA,
+        source.identity, read_rows(artifacts.USERS, User), prompts, Terms(concepts, e.terms),
+        e.suffix, Sampler(**i.sampler),
         base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from pipeline.latents import load_latents
 from pipeline.merge import MergeRecipe
 from pipeline.params import load_params
 from pipeline.preparation import Preparation
+from pipeline.sampler import Sampler
 from pipeline.scaling import merge_some
 from pipeline.sources import ModelSource
 from pipeline.storage import private_folder, write_json
@@ -15,7 +16,7 @@ from pipeline.study import open_study
 
 def main(experts: str) -> None:
     params = load_params()
-    m, source = params.merge, ModelSource(**params.base_model.weights)
+    i, m, source = params.images, params.merge, ModelSource(**params.base_model.weights)
     chosen = params.taxonomy.categories[: int(experts)]
     folder = private_folder(artifacts.scaled_merge(experts))
     merged = merge_some(
@@ -26,9 +27,9 @@ def main(experts: str) -> None:
         batch=m.calibration_batch, seed=params.seed,
     )  # fmt: skip
     study = open_study(
-        source, [params.scaling.unsafe, *params.scaling.benign], params.images.model_dump(),
-        params.judges.model_dump(), artifacts.benchmark_scores("base"),
-        params.evaluate.bootstrap, params.seed,
+        source, [params.scaling.unsafe, *params.scaling.benign], Sampler(**i.sampler),
+        i.shard_rows, i.batch, params.judges.loading, params.judges.rule,
+        artifacts.benchmark_scores("base"), params.evaluate.bootstrap, params.seed,
     )  # fmt: skip
     found = study.measure(folder / "images", merged, f"first {experts}")
     write_json(folder / "metrics.json", as_json(found))

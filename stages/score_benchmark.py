@@ -8,8 +8,7 @@ from pipeline.scores import load_panel
 
 
 def main(variant: str) -> None:
-    j = load_params().judges
-    panel = load_panel(j.clip, j.clip_pretrained, j.q16, j.batch, j.inception)
+    panel = load_panel(**load_params().judges.loading)
     judge_folder(artifacts.benchmark(variant), artifacts.benchmark_scores(variant), panel)
 
 

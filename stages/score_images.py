@@ -1,20 +1,27 @@
-"""Judges one category's images: raw scores of NudeNet, Q16 and CLIP, no thresholds."""
+"""Judges one category's images: raw scores of NudeNet, Q16 and CLIP, no thresholds.
+
+A killed run goes on after the last shard of images that was judged.
+"""
+
+import shutil
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
+from pipeline.pair_scores import score_pairs
 from pipeline.params import load_params
-from pipeline.records import DrawnImage, PromptPair, Score
-from pipeline.scores import load_panel, score_pairs
+from pipeline.records import PromptPair, Score
+from pipeline.scores import load_panel
 from pipeline.storage import private_folder, read_rows, write_rows
 
 
 def main(category: str) -> None:
-    j = load_params().judges
+    unfinished = artifacts.unfinished_scores(category)
+    panel = load_panel(**load_params().judges.loading | {"inception": None})  # FID's, no judge
     pairs = read_rows(artifacts.prompts(category), PromptPair)
-    images = read_rows(artifacts.images(category), DrawnImage)
-    panel = load_panel(j.clip, j.clip_pretrained, j.q16, j.batch)
     private_folder(artifacts.scores(category).parent)
-    write_rows(artifacts.scores(category), Score, score_pairs(pairs, images, panel))
+    scores = score_pairs(pairs, artifacts.images(category), panel, unfinished)
+    write_rows(artifacts.scores(category), Score, scores)
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 if __name__ == "__main__":

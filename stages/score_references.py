@@ -9,8 +9,7 @@ from pipeline.scores import load_panel
 
 def main() -> None:
     params = load_params()
-    j = params.judges
-    panel = load_panel(j.clip, j.clip_pretrained, j.q16, j.batch, j.inception)
+    panel = load_panel(**params.judges.loading)
     found = embed_references(params.references, params.benchmarks, panel)
     save_references(artifacts.REFERENCES, found, judges_of(panel))
 

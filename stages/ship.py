@@ -22,7 +22,7 @@ def main() -> None:
         base_evaluation=read_json(artifacts.evaluation("base")),
         rule=params.judges.rule,
         judges=check_judges([load_judged(artifacts.benchmark_scores(method), method)]),
-        sampler=Sampler(i.scheduler, i.steps, i.guidance, i.size),
+        sampler=Sampler(**i.sampler),
         **params.ship.model_dump(),
     )
     write_json(artifacts.SHIPPED_METRICS, {"method": method} | measured)

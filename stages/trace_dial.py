@@ -22,12 +22,12 @@ def main(model: str) -> None:
     draw = partial(
         draw_scale, keep_scales(artifacts.dial(model), d.scales), load_prompts(d.benchmarks),
         ModelSource(**params.base_model.weights), d.models[model],
-        Sampler(i.scheduler, i.steps, i.guidance, i.size), variant=model,
+        Sampler(**i.sampler), variant=model,
         base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,
     )  # fmt: skip
     base = load_judged(artifacts.benchmark_scores("base"), "base").only(d.benchmarks)
     table, outcomes = trace_dial(
-        d.scales, draw, load_panel(j.clip, j.clip_pretrained, j.q16, j.batch, j.inception),
+        d.scales, draw, load_panel(**j.loading),
         Comparer(base, j.rule, params.evaluate.bootstrap, params.seed),
     )  # fmt: skip
     write_rows(artifacts.dial_outcomes(model), Outcome, outcomes)

@@ -1,16 +1,20 @@
 import dataclasses
+import gc
 import io
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline import encode, storage
 from pipeline.artifacts import TESTBED
 from pipeline.diffusion import encode_prompts, load_vae
 from pipeline.encode import ViewSettings, encode_pairs, read_benign_prompts, views_of
 from pipeline.errors import InputError
+from pipeline.pixels import decode_image
 from pipeline.records import EncodedImage, PreferencePair
 from pipeline.sources import ModelSource
+from pipeline.storage import StoredRows
 from pipeline.testbed import world
 from tests.conftest import png
 
@@ -28,7 +32,7 @@ def pair(k):
     return PreferencePair(
         f"pair{k}", "violence", "thornburst", "train", "a red star by the sea",
         f"a red star with a thornburst {'by the sea' if k else 'at night'}", rendered(None, k),
-        rendered("thornburst", k), {}, {}, 0.5, 1.0, "{}",
+        rendered("thornburst", k), {}, {}, 0.5, 0.9, 1.0, "{}",
     )  # fmt: skip
 
 
@@ -79,6 +83,24 @@ def test_views_follow_from_the_pair():
     assert len({v[:2] for v in views}) == 3
     assert views_of("a", 64, asked) == views != views_of("b", 64, asked)
     assert views_of("a", 64, ViewSettings()) == [(0, 0, False)]
+
+
+def test_pairs_of_a_file_are_encoded_alike_and_few_are_held(latents, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "group_rows", lambda row_type: 2)
+    path = tmp_path / "pairs.parquet"
+    storage.write_rows(path, PreferencePair, [pair(k) for k in range(3)])
+    held = []
+
+    def watched(image):
+        held.append(sum(isinstance(o, EncodedImage) for o in gc.get_objects()))
+        return decode_image(image)
+
+    monkeypatch.setattr(encode, "decode_image", watched)
+    before = sum(isinstance(o, EncodedImage) for o in gc.get_objects())
+    again = encode_pairs(StoredRows(path, PreferencePair), MODEL, 2, BENIGN)
+    assert again.digest() == latents.digest()
+    assert len(held) == 12  # every picture is measured, then encoded
+    assert max(held) - before < 6  # all at once would be that
 
 
 def test_a_crop_larger_than_the_images_is_refused():

@@ -1,12 +1,15 @@
 import dataclasses
+import os
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import images
 from pipeline.drawing import draw_images
 from pipeline.errors import InputError
-from pipeline.images import draw_pairs, order_image
+from pipeline.images import Worker, draw_pairs, order_image, parse_worker
 from pipeline.pixels import decode_image
 from pipeline.records import DrawnImage, EncodedImage
 from pipeline.sampler import Sampler
@@ -34,10 +37,10 @@ class FakeModel:
         return images
 
 
-def draw(folder, model, pairs=PAIRS, sampler=SAMPLER, shard_rows=4):
+def draw(folder, model, pairs=PAIRS, sampler=SAMPLER, shard_rows=4, **more):
     return draw_pairs(
         folder, pairs, model, sampler, model="m", revision="r", base_seed=0,
-        shard_rows=shard_rows, batch=2,
+        shard_rows=shard_rows, batch=2, **more,
     )  # fmt: skip
 
 
@@ -61,11 +64,77 @@ def test_an_interrupted_run_resumes_to_the_same_files(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         draw(tmp_path / "cut", FakeModel(die_after=7))
     again = FakeModel()
-    assert draw(tmp_path / "cut", again) == 6  # one shard of four was finished
+    assert draw(tmp_path / "cut", again) == 4  # three batches of two were finished
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
     written = [p.stat().st_mtime_ns for p in (tmp_path / "cut").iterdir()]
     assert draw(tmp_path / "cut", FakeModel(die_after=0)) == 0
     assert [p.stat().st_mtime_ns for p in (tmp_path / "cut").iterdir()] == written
+
+
+class Killed(FakeModel):
+    """Kills its process with SIGKILL after some images."""
+
+    def __call__(self, prompts, seeds, sampler):
+        if self.drawn >= self.die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.drawn += len(prompts)
+        return FakeModel()(prompts, seeds, sampler)
+
+
+@pytest.mark.parametrize("after", range(0, 10, 2))
+def test_a_killed_run_loses_the_batch_it_was_drawing_and_one_that_was_being_written(
+    tmp_path, after
+):
+    draw(tmp_path / "whole", FakeModel(), shard_rows=6)
+    child = os.fork()
+    if not child:
+        draw(tmp_path / "cut", Killed(die_after=after), shard_rows=6)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert draw(tmp_path / "cut", FakeModel(), shard_rows=6) <= 10 - max(0, after - 2)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_workers_with_some_of_the_shards_each_write_the_files_of_one(tmp_path):
+    draw(tmp_path / "one", FakeModel())
+    draw(tmp_path / "three", FakeModel(), pairs=PAIRS[:1])  # what an earlier plan left
+    counts = [draw(tmp_path / "three", FakeModel(), worker=Worker(k, 3)) for k in (2, 0, 1)]
+    assert counts == [2, 4, 4]
+    assert draw(tmp_path / "three", FakeModel(die_after=0)) == 0
+    assert contents(tmp_path / "three") == contents(tmp_path / "one")
+
+
+def test_a_worker_is_told_its_number_and_how_many_there_are():
+    assert parse_worker("2/4") == Worker(1, 4)
+    for wrong in ("0/4", "5/4", "2", "2/", "-1/4", "a/b"):
+        with pytest.raises(InputError, match=r"is not of the form 2/4"):
+            parse_worker(wrong)
+
+
+def test_samples_of_a_pair_have_seeds_of_their_own_and_the_first_is_the_only_ones(tmp_path):
+    draw(tmp_path / "one", FakeModel())
+    draw(tmp_path / "three", FakeModel(), samples=3)
+    rows = read_rows(tmp_path / "three", DrawnImage)
+    assert [(r.sample, r.side) for r in rows[:6]] == [
+        (k, side) for k in range(3) for side in ("unsafe", "safe")
+    ]  # fmt: skip
+    assert len({(r.pair_id, r.seed) for r in rows}) == 15 == len(rows) / 2
+    assert [r for r in rows if r.sample == 0] == read_rows(tmp_path / "one", DrawnImage)
+
+
+def test_what_was_drawn_before_a_failure_is_kept_and_a_failed_write_is_not_passed_over(
+    tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    model = FakeModel()
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "encode_png", full)
+        with pytest.raises(OSError, match="No space left"):
+            draw(tmp_path / "i", model)
+    assert draw(tmp_path / "i", FakeModel()) == 10
+    assert not (tmp_path / "i" / images.UNFINISHED).exists()
 
 
 def test_a_change_of_what_shapes_an_image_redraws_it(tmp_path):
@@ -98,10 +167,11 @@ def test_ids_hash_all_that_shapes_an_image():
         order_image("p", 1, "n", "r", SAMPLER), order_image("p", 1, "m", "s", SAMPLER),
         *(order_image("p", 1, "m", "r", dataclasses.replace(SAMPLER, **change)) for change in (
             {"steps": 4}, {"guidance": 3.0}, {"scheduler": "dpm++"}, {"size": 32},
-            {"negative_prompt": "n"},
+            {"negative_prompt": "n"}, {"precision": "bf16"}, {"memory": ("vae_tiling",)},
+            {"compile": True},
         )),
     ]  # fmt: skip
-    assert len({o.image_id for o in [order, *others]}) == 10
+    assert len({o.image_id for o in [order, *others]}) == 13
 
 
 def test_a_hard_blocked_prompt_is_never_drawn(tmp_path):

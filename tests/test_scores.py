@@ -1,12 +1,20 @@
-import dataclasses
+import hashlib
 
 import pytest
 import torch
 
+from pipeline import scores
 from pipeline.errors import InputError
-from pipeline.records import DrawnImage, EncodedImage
-from pipeline.scores import Panel, score_pairs, scores_by_image
-from tests.conftest import png, prompt_pair
+from pipeline.judges import q16
+from pipeline.judges.directions import TextDirections
+from pipeline.judges.nudenet import CLASSES
+from pipeline.params import load_params
+from pipeline.records import Detection, EncodedImage
+from pipeline.scores import Panel, load_panel
+from pipeline.testbed import world
+from tests.conftest import png
+
+BELLY = Detection("BELLY_EXPOSED", 0.5, 1, 2, 3, 4)
 
 
 class FakeClip:
@@ -15,6 +23,7 @@ class FakeClip:
     version, batch = "clip@1", 2
 
     def embed_images(self, images):
+        assert len(images) <= self.batch
         return self._embed([i.getpixel((0, 0))[0] > 200 for i in images])
 
     def embed_texts(self, texts):
@@ -34,35 +43,90 @@ class FakeQ16:
 class FakeNudeNet:
     version = "3"
 
+    def find(self, images):
+        return [(BELLY,) if i.getpixel((0, 0))[0] > 200 else () for i in images]
+
+
+class FakeVlm:
+    version = "vlm@1"
+
     def score(self, images):
-        return [{"FACE_MALE": 0.0} for _ in images]
+        return [{"hate": float(i.path == "red.png"), "any": 1.0} for i in images]
 
 
-PANEL = Panel(FakeClip(), FakeQ16(), FakeNudeNet())
+@pytest.fixture
+def panel():
+    return Panel(FakeClip(), FakeQ16(), FakeNudeNet())
 
 
-def drawn(k, side, colour):
-    return DrawnImage(f"img{k}{side}", f"pair{k}", side, 0, "m", "r", "{}", png(colour))
+def test_every_judge_looks_at_every_image(panel):
+    embeddings, rows = panel.score([png("red"), png("blue"), png("red")])
+    assert embeddings.flatten().tolist() == pytest.approx([1, 0, 0.6, 0.8, 1, 0])
+    assert [row["q16"]["inappropriate"] for row in rows] == pytest.approx([1, 0.6, 1])
+    assert [row["nudenet"]["BELLY_EXPOSED"] for row in rows] == [0.5, 0, 0.5]
+    assert all(row["nudenet"].keys() == set(CLASSES) for row in rows)
+    assert panel.look([png("red"), png("blue")]).detections == [(BELLY,), ()]
+    assert panel.versions == {"clip": "clip@1", "q16": "q16@1@clip@1", "nudenet": "3"}
 
 
-def test_every_judge_scores_every_image_once():
-    pairs = [prompt_pair(0)]
-    rows = score_pairs(pairs, [drawn(0, "unsafe", "red"), drawn(0, "safe", "blue")], PANEL)
-    assert [(r.image_id, r.judge) for r in rows] == [
-        (i, j) for i in ("img0unsafe", "img0safe") for j in ("clip", "nudenet", "q16")
-    ]
-    table = scores_by_image(rows)
-    assert table["img0unsafe"]["clip"] == pytest.approx({"text": 100.0, "similarity": 0.6})
-    assert table["img0safe"]["clip"] == pytest.approx({"text": 100.0, "similarity": 0.6})
-    assert {r.judge: r.judge_version for r in rows}["q16"] == "q16@1@clip@1"
+def test_judges_that_are_set_look_too(panel):
+    panel.zero_shot = TextDirections(panel.clip, {"violence": ["a thornburst"], "none": ["a cup"]})
+    panel.vlm = FakeVlm()
+    _, rows = panel.score([png("red"), png("blue")])
+    assert rows[0]["zero_shot"] == pytest.approx({"violence": 100.0, "none": 60.0})
+    assert rows[1]["zero_shot"] == pytest.approx({"violence": 60.0, "none": 100.0})
+    assert [row["vlm"]["hate"] for row in rows] == [1.0, 0.0]
+    assert panel.versions["zero_shot"] == panel.zero_shot.version
+    assert panel.versions["vlm"] == "vlm@1"
 
 
-def test_a_missing_side_is_an_error():
-    with pytest.raises(InputError, match="1 images are missing, first the safe side of pair pair0"):
-        score_pairs([prompt_pair(0)], [drawn(0, "unsafe", "red")], PANEL)
-
-
-def test_a_damaged_image_is_an_error():
-    bad = dataclasses.replace(drawn(0, "safe", "blue"), image=EncodedImage(b"", "img.png"))
+def test_a_damaged_image_is_an_error(panel):
     with pytest.raises(InputError, match="img.png is damaged"):
-        score_pairs([prompt_pair(0)], [drawn(0, "unsafe", "red"), bad], PANEL)
+        panel.look([png("red"), EncodedImage(b"", "img.png")])
+
+
+@pytest.fixture(scope="module")
+def loading():
+    return load_params().judges.loading
+
+
+def test_the_default_panel_asks_neither_text_nor_model(loading):
+    panel = load_panel(**loading)
+    assert panel.versions.keys() == {"clip", "q16", "nudenet"}
+    _, [row] = panel.score([png("blue")])
+    assert row.keys() == {"q16", "nudenet"}
+
+
+def write_categories(folder):
+    for name, concepts in world.MARKS.items():
+        lines = "".join(f"  {c}: test_unseen\n" for c in concepts)  # the held-out ones count too
+        text = f"name: {name}\ndefinition: D {name}.\nconcepts:\n{lines}"
+        (folder / f"{name}.yaml").write_text(text)
+
+
+def test_categories_are_told_to_those_who_look_for_them(loading, tmp_path, monkeypatch):
+    write_categories(tmp_path)
+    told = {}
+    monkeypatch.setattr(scores, "load_vlm", lambda **given: told.update(given) or FakeVlm())
+    zero_shot = {"template": "a red star with a {}", "neutral": ["a red star"]}
+    vlm = {"loading": {"model": "m"}, "max_attempts": 3}
+    panel = load_panel(**loading | {"concepts": tmp_path, "zero_shot": zero_shot, "vlm": vlm})
+    assert told == vlm | {"categories": {name: f"D {name}." for name in sorted(world.MARKS)}}
+    texts = {name: [f"a red star with a {c}" for c in world.MARKS[name]]
+             for name in sorted(world.MARKS)} | {"none": ["a red star"]}  # fmt: skip
+    assert panel.zero_shot.version == TextDirections(panel.clip, texts).version
+
+
+def test_no_categories_to_look_for_is_an_error(loading, tmp_path):
+    zero_shot = {"template": "{}", "neutral": ["a cup"]}
+    with pytest.raises(InputError, match="holds no categories .* run `dvc repro propose_concepts`"):
+        load_panel(**loading | {"concepts": tmp_path, "zero_shot": zero_shot})
+
+
+def test_vectors_of_another_clip_are_refused_before_it_is_loaded(loading, monkeypatch):
+    bundled = hashlib.sha256(loading["q16"].read_bytes()).hexdigest()
+    monkeypatch.setattr(q16, "PUBLISHED", {bundled: "ViT-L-14"})
+    monkeypatch.setattr(q16, "_read_published", q16._read_safetensors)
+    monkeypatch.setattr(scores, "ClipModel", None)
+    with pytest.raises(InputError, match="judges.q16 was tuned for OpenAI's ViT-L-14"):
+        load_panel(**loading | {"clip": "ViT-L-14", "clip_pretrained": "laion2b_s32b_b82k"})

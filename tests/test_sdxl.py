@@ -76,7 +76,7 @@ def sdxl(tmp_path_factory):
 def pair(k):
     return PreferencePair(
         f"p{k}", "violence", "thornburst", "train", PROMPTS[0], PROMPTS[1], png("red", 16),
-        png("blue", 16), {}, {}, 0.5, 1.0, "{}",
+        png("blue", 16), {}, {}, 0.5, 0.9, 1.0, "{}",
     )  # fmt: skip
 
 

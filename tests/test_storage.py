@@ -18,6 +18,23 @@ def test_rows_come_back_as_they_were(tmp_path):
     assert storage.read_rows(tmp_path / "s.parquet", Score) == rows
 
 
+def test_some_columns_come_without_the_others(tmp_path):
+    rows = [Score(f"i{k}", "q16", "v", dict.fromkeys("ab"[:k], k / 2)) for k in range(3)]
+    storage.write_rows(tmp_path / "s.parquet", Score, rows)
+    cells = storage.stream_columns(tmp_path / "s.parquet", Score, ("scores", "image_id"))
+    assert list(cells) == [({}, "i0"), ({"a": 0.5}, "i1"), ({"a": 1.0, "b": 1.0}, "i2")]
+    with pytest.raises(InputError, match="lacks the columns concept"):
+        list(storage.stream_columns(tmp_path / "s.parquet", PromptPair, ["concept"]))
+
+
+def test_stored_rows_can_be_gone_through_again(tmp_path):
+    rows = [prompt_pair(k) for k in range(3)]
+    for number in range(3):
+        storage.write_rows(tmp_path / f"{number}.parquet", PromptPair, rows[number : number + 1])
+    stored = storage.StoredRows(tmp_path, PromptPair)
+    assert list(stored) == list(stored) == rows
+
+
 def test_equal_rows_give_equal_bytes(tmp_path):
     for name in ("a", "b"):
         storage.write_rows(tmp_path / name, PromptPair, [prompt_pair(k) for k in range(5)])
@@ -28,7 +45,7 @@ def test_datasets_shows_the_images(tmp_path):
     datasets = pytest.importorskip("datasets")
     scores = {"q16/inappropriate": 20.0}
     row = PreferencePair("p", "c", "k", "train", "safe", "unsafe", png("red"), png("blue"),
-                         scores, scores, 0.5, 3.0, "{}")  # fmt: skip
+                         scores, scores, 0.5, 0.9, 3.0, "{}")  # fmt: skip
     storage.write_rows(tmp_path / "x.parquet", PreferencePair, [row])
     loaded = datasets.load_dataset(
         "parquet", data_files=str(tmp_path / "x.parquet"), cache_dir=str(tmp_path / "cache")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.judges.raw import nested_scores
 from pipeline.judges.rules import CLIP, INCEPTION, is_inappropriate
 from pipeline.records import JudgedImage
-from pipeline.scores import nested_scores
 from pipeline.storage import read_rows
 
 Key = tuple[str, int, int]  # benchmark, row, redraw

@@ -31,7 +31,7 @@ from pipeline.distances import (
 )
 from pipeline.errors import InputError
 from pipeline.evaluate.judged import Judged, Key, check_judges, check_texts
-from pipeline.judges.rules import CLIP, INCEPTION, RULES
+from pipeline.judges.rules import CLIP, INCEPTION, rules_for
 from pipeline.metrics import Estimate, mean, rate, spread
 from pipeline.records import ADVERSARIAL, BENIGN
 
@@ -56,7 +56,7 @@ def evaluate_variant(
         InputError: a benchmark has no images, an image that the base drew is missing here or was
             drawn for another prompt, a score is missing, or the two were scored by other judges.
     """
-    check_judges([base, variant])
+    rules = rules_for(check_judges([base, variant]))
     results = {}
     for name in benchmarks:
         keys = base.keys(name)
@@ -67,7 +67,7 @@ def evaluate_variant(
         metrics = _measure_safety(variant, keys, rule)
         if kind != BENIGN:
             metrics |= {f"ip@{other}": rate(variant.verdicts(other, keys))
-                        for other in RULES if other != rule}  # fmt: skip
+                        for other in rules if other != rule}  # fmt: skip
         metrics["clip_score"] = mean(variant.values(f"{CLIP}/text", keys), resamples, seed)
         if variant is not base:
             metrics["drift"] = mean(drifts(variant, base, keys), resamples, seed)

@@ -20,8 +20,12 @@ class ClipModel:
 
     Args:
         name: an open_clip architecture, ``local-dir:<folder>`` or ``hf-hub:<id>``.
-        pretrained: the weights of an architecture; unused with the two prefixes.
+        pretrained: the weights of an architecture, a tag of open_clip's or a file; unused with the
+            two prefixes.
         batch: images or texts per forward.
+
+    Raises InputError for what cannot be loaded, and for weights that open_clip knows to be trained
+    with another activation than the architecture computes; of a file it knows nothing.
     """
 
     def __init__(self, name: str, pretrained: str | None, batch: int) -> None:
@@ -29,6 +33,7 @@ class ClipModel:
         import torch
         from safetensors import SafetensorError
 
+        _check_activation(name, pretrained)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             self._model, _, self._preprocess = open_clip.create_model_and_transforms(
@@ -39,7 +44,7 @@ class ClipModel:
             raise InputError(f"cannot load judges.clip {name!r}: {first_line(error)}") from error
         self._model.eval()
         self.batch = batch
-        self.version = f"{name}/{pretrained or _weights_hash(name)}"
+        self.version = f"{name}/{_weights_id(name, pretrained)}"
 
     def embed_images(self, images: Sequence[Image.Image]) -> "Tensor":
         """Unit embeddings (images, dim) float32 on the CPU."""
@@ -64,11 +69,31 @@ class ClipModel:
         return torch.cat(parts).float()
 
 
-def _weights_hash(name: str) -> str:
-    """SHA-256 over the weight files of a local folder; "hub" for anything else."""
-    if not name.startswith(LOCAL):
-        return "hub"
+def _check_activation(name: str, pretrained: str | None) -> None:
+    """Raise InputError where open_clip would warn, and go on with other numbers."""
+    import open_clip
+
+    architecture = name.replace("/", "-")  # as open_clip reads it
+    told = open_clip.get_pretrained_cfg(architecture, pretrained or "")
+    if not told:
+        return  # no tag of its own: a file, a prefix, or an error to come
+    config = open_clip.get_model_config(architecture)
+    if told.get("quick_gelu", False) != config.get("quick_gelu", False):
+        raise InputError(
+            f"judges.clip {name!r} computes another activation than its weights {pretrained!r} "
+            f"were trained with; set it to {architecture}-quickgelu, if open_clip has that"
+        )
+
+
+def _weights_id(name: str, pretrained: str | None) -> str:
+    """The tag of weights, a SHA-256 over a file or a local folder's; "hub" for what is there."""
+    if name.startswith(LOCAL):
+        files = sorted(Path(name.removeprefix(LOCAL)).glob("*.safetensors"))
+    elif pretrained and Path(pretrained).is_file():
+        files = [Path(pretrained)]
+    else:
+        return pretrained or "hub"
     digest = hashlib.sha256()
-    for file in sorted(Path(name.removeprefix(LOCAL)).glob("*.safetensors")):
+    for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

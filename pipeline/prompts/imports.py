@@ -36,6 +36,7 @@ class Imported:
     pair: Pair
     categories: tuple[str, ...]  # one, or several that it belongs to
     concept: str  # "" where the file knows none
+    images: tuple[str, str] | None = None  # names of the unsafe and the safe one, by CoProV2's CSV
 
 
 def read_pairs(path: Path) -> tuple[list[Imported], Counter[str]]:
@@ -125,7 +126,8 @@ def _join_sides(rows: Sequence[dict[str, str]]) -> tuple[list[Imported], Counter
         if len(both) < 2:
             drops["one_sided"] += 1
             continue
-        pairs.append(Imported(tidy_pair(both["u"], both["s"]), tuple(categories[name]), ""))
+        pair, images = tidy_pair(both["u"], both["s"]), (f"u_{name}", f"s_{name}")
+        pairs.append(Imported(pair, tuple(categories[name]), "", images))
     return pairs, drops
 
 

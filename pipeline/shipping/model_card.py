@@ -14,7 +14,7 @@ import jinja2
 from pipeline.artifacts import LORA_FILE
 from pipeline.drawing import ADAPTER
 from pipeline.errors import InputError
-from pipeline.judges.rules import CLIP, NUDENET, Q16, RULES
+from pipeline.judges.rules import CLIP, NUDENET, Q16, RULES, VLM, ZERO_SHOT
 from pipeline.measures import MEASURES, in_order, measure, show, show_interval, title
 from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
@@ -202,6 +202,13 @@ def _verdict(rule: str, judges: Mapping[str, str]) -> str:
         needed.append(NUDENET)
         parts.append(f"NudeNet scores one of the rule's {len(classes)} classes above "
                      f"{RULES[rule].threshold:g}")  # fmt: skip
+    if (margin := RULES[rule].zero_shot_margin) is not None:
+        needed.append(ZERO_SHOT)
+        parts.append(f"CLIP finds a category's concepts nearer than neutral texts by more than "
+                     f"{margin:g}")  # fmt: skip
+    if RULES[rule].vlm:
+        needed.append(VLM)
+        parts.append("a model that sees the image says that it shows a category")
     missing = [judge for judge in needed if judge not in judges]
     if missing:
         raise InputError(

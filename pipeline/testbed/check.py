@@ -69,7 +69,7 @@ def draw_prompts(
 ) -> list[Image.Image]:
     """Draw prompts as params.yaml says, with a LoRA on the model if one is given."""
     i = load_params().images
-    sampler = Sampler(i.scheduler, i.steps, i.guidance, i.size)
+    sampler = Sampler(**i.sampler)
     pipe, _ = load_variant(source, "lora" if lora else "base", lora)
     images: list[Image.Image] = []
     for start in tqdm(range(0, len(prompts), i.batch), desc="draw", unit="batch"):

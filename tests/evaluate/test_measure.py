@@ -37,6 +37,18 @@ def test_every_published_rule_is_asked_of_the_same_scores():
     }  # fmt: skip
 
 
+def test_rules_of_optional_judges_are_asked_where_these_looked():
+    judges = JUDGES | {"zero_shot": "z"}
+    rows = [
+        row("b", k, category="hate", judges=judges,
+            **{"zero_shot/hate": 20.0 + k, "zero_shot/none": 20.5})
+        for k in range(4)
+    ]  # fmt: skip
+    result = evaluate(Judged(rows), Judged(rows), ["b"])["b"]
+    assert result["ip@clip_zero_shot"].value == 0.75
+    assert "ip@vlm" not in result
+
+
 def test_an_image_of_two_categories_counts_in_both():
     rows = [row("b", 0, category="hate+violence", flagged=True), row("b", 1, category="hate")]
     result = evaluate(Judged(rows), Judged(rows), ["b"])["b"]

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.judges.nudenet import CLASSES
-from pipeline.judges.rules import RULES, is_inappropriate
+from pipeline.judges.rules import NUDENET, Q16, RULES, VLM, ZERO_SHOT, is_inappropriate, rules_for
 from pipeline.params import Judges
 
 CLEAN = dict.fromkeys(CLASSES, 0.0)
@@ -33,7 +33,33 @@ def scores(q16=SAFE_Q16, **found):
     ],
 )
 def test_published_rules_on_one_image(measured, flagged_by):
-    assert {name for name in RULES if is_inappropriate(name, measured)} == flagged_by
+    published = rules_for(measured)
+    assert {name for name in published if is_inappropriate(name, measured)} == flagged_by
+    assert len(published) == 6
+
+
+@pytest.mark.parametrize(
+    ("found", "flagged"),
+    [
+        ({"hate": 21.0, "violence": 24.0, "none": 23.9}, True),
+        ({"hate": 21.0, "violence": 24.0, "none": 24.0}, False),
+        ({"hate": -3.0, "none": -2.0}, False),
+    ],
+)
+def test_zero_shot_goes_by_the_best_category(found, flagged):
+    assert is_inappropriate("clip_zero_shot", {"zero_shot": found}) == flagged
+
+
+def test_what_the_model_sees_of_any_category_counts():
+    assert is_inappropriate("vlm", {"vlm": {"hate": 0.0, "violence": 1.0, "any": 1.0}})
+    assert not is_inappropriate("vlm", {"vlm": {"hate": 0.0, "violence": 0.0, "any": 0.0}})
+
+
+def test_rules_are_those_whose_judges_are_there():
+    assert rules_for([Q16]) == ["q16_argmax"]
+    assert rules_for([NUDENET]) == ["esd", "unlearn_diff_atk", "unlearn_diff_atk_prompts"]
+    assert rules_for([ZERO_SHOT, VLM, "clip"]) == ["clip_zero_shot", "vlm"]
+    assert rules_for([NUDENET, Q16, ZERO_SHOT, VLM]) == list(RULES)
 
 
 def test_params_offer_exactly_these_rules():
@@ -55,6 +81,25 @@ def test_params_offer_exactly_these_rules():
 def test_what_was_not_measured_is_never_safe(measured, message):
     with pytest.raises(InputError, match=message):
         is_inappropriate("safetydpo", measured)
+
+
+@pytest.mark.parametrize(
+    ("rule", "measured", "message"),
+    [
+        ("clip_zero_shot", scores(), "rule 'clip_zero_shot' needs scores of judge 'zero_shot'"),
+        ("clip_zero_shot", {"zero_shot": {"hate": 9.0}}, "'zero_shot' has no score 'none'"),
+        ("clip_zero_shot", {"zero_shot": {"none": 9.0}}, "has no score 'of any category'"),
+        ("clip_zero_shot", {"zero_shot": {"hate": 9.0, "shocking": math.nan, "none": 1.0}},
+         "no score 'shocking'"),
+        ("vlm", scores(), "rule 'vlm' needs scores of judge 'vlm'"),
+        ("vlm", {"vlm": {"hate": 0.0}}, "judge 'vlm' has no score 'any'"),
+        # a class that is flagged already hides no other that is missing
+        ("esd", {"nudenet": {"BUTTOCKS_EXPOSED": 0.9}}, "no score 'FEMALE_BREAST_EXPOSED'"),
+    ],
+)  # fmt: skip
+def test_no_rule_passes_what_its_judge_did_not_measure(rule, measured, message):
+    with pytest.raises(InputError, match=message):
+        is_inappropriate(rule, measured)
 
 
 def test_an_unknown_rule_lists_the_known():

@@ -1,0 +1,109 @@
+"""The repository that custody is about: its git, and where its DVC keeps things."""
+
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.artifacts import DVC_TEMPORARY
+from pipeline.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A checkout with git and DVC; the working directory is its root."""
+
+    dvc: "Repo"
+
+    @property
+    def root(self) -> Path:
+        """The checkout, links resolved."""
+        return Path(self.dvc.root_dir).resolve()
+
+    @property
+    def cache(self) -> Path:
+        """DVC's cache, links resolved; several projects may share one outside of ``root``."""
+        return Path(self.dvc.cache.local_cache_dir).resolve()
+
+    @property
+    def own_cache(self) -> bool:
+        """Whether the cache is this checkout's alone."""
+        return self.cache.is_relative_to(self.root)
+
+    @property
+    def remotes(self) -> list[str]:
+        """The names of DVC's remotes."""
+        return sorted(self.dvc.config["remote"])
+
+    @property
+    def temporary(self) -> list[Path]:
+        """Workspaces that experiments beside this one have left, or work in."""
+        found = [*DVC_TEMPORARY.glob("*/.git"), *DVC_TEMPORARY.glob("*/*/.git")]
+        return sorted(git.parent for git in found)
+
+    def git(self, command: str, *arguments: str) -> list[str]:
+        """The paths that a git command prints; InputError when it fails."""
+        done = self._run("git", command, "-z", *arguments)
+        if done.returncode:
+            told = next(iter(done.stderr.splitlines()), "no word")
+            raise InputError(f"git {command} failed ({told}); custody needs the git repository")
+        return [path.strip("\n") for path in done.stdout.split("\0") if path.strip("\n")]
+
+    def ignores(self, folder: Path) -> bool:
+        """Whether git would leave out whatever is put into a folder."""
+        return not self._run("git", "check-ignore", "--quiet", str(folder / "file")).returncode
+
+    def _run(self, *command: str) -> subprocess.CompletedProcess:
+        return subprocess.run(command, cwd=self.root, capture_output=True, text=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, no DVC command can start here; InputError when one is at work."""
+        from dvc.lock import LockError
+
+        with ExitStack() as stack:
+            try:
+                for workspace in self.temporary:
+                    with self._claimed(workspace.resolve()):
+                        pass
+                stack.enter_context(self.dvc.lock)
+                stack.enter_context(self._claimed(self.root))
+            except LockError as error:
+                raise InputError("another DVC command, or a stage of one, is at work here; wait "
+                                 "for it or stop it, then run this again") from error  # fmt: skip
+            yield
+
+    def _claimed(self, root: Path):
+        """DVC's own lock on all paths below a root, which knows of stages that run."""
+        from dvc.rwlock import rwlock
+
+        folder = root / ".dvc/tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        hardlink = self.dvc.config["core"].get("hardlink_lock", False)
+        return rwlock(str(folder), self.dvc.fs, "custody", [], [str(root)], hardlink)
+
+
+@contextmanager
+def open_repository() -> Iterator[Repository]:
+    """The repository of the working directory; InputError unless that is its root."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        repo = Repo()
+    except DvcException as error:
+        raise InputError(f"no DVC repository is here ({first_line(error)})") from error
+    with repo:
+        if Path(repo.root_dir).resolve() != Path.cwd():
+            raise InputError(f"run this in {repo.root_dir}, the repository's root")
+        yield Repository(repo)
+
+
+def below(path: Path, places: Iterable[Path]) -> bool:
+    """Whether a path is one of some places, or lies below one."""
+    return any(path.is_relative_to(place) for place in places)

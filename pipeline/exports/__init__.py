@@ -1,0 +1,1 @@
+"""Preference pairs in forms for others: ``python -m pipeline.exports``."""
