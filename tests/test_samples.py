@@ -115,7 +115,8 @@ def drawn(tmp_path, monkeypatch):
     """Draws two prompts of a benchmark at a scale with a model that only counts."""
     model, loaded = FakeModel(), []
 
-    def load(source, kind, lora, scale):
+    def load(source, kind, lora, scale, precision):
+        assert precision is None
         loaded.append((kind, lora.name, scale))
         return model, f"base+lora@{scale:g}"
 

@@ -94,5 +94,5 @@ class Alike:
         unsafe, safe = (self._clip.embed_texts(texts) for texts in zip(*pairs, strict=True))
         return [
             None if self._band.low <= cosine <= self._band.high else Fault("unlike_embeddings")
-            for cosine in (unsafe * safe).sum(1).tolist()
+            for cosine in (unsafe * safe).sum(1).clamp(-1, 1).tolist()  # rounding exceeds 1
         ]

@@ -71,8 +71,9 @@ def test_paths_have_kinds(path, verdict):
 
 @pytest.mark.parametrize(
     ("row_type", "kind"),
-    [(PickedPair, "images"), (PromptPair, "prompts"), (BenchmarkPrompt, "prompts"), (DrawnImage, "images"),
-     (StoredImage, "images"), (PreferencePair, "images"), (BenchmarkImage, "images"),
+    [(PickedPair, "images"), (PromptPair, "prompts"), (BenchmarkPrompt, "prompts"),
+     (DrawnImage, "images"), (StoredImage, "images"), (PreferencePair, "images"),
+     (BenchmarkImage, "images"),
      (JudgedImage, "embeddings"), (Score, "scores"), (Outcome, "scores"), (User, "users"),
      (UserPair, "users")],
 )  # fmt: skip
