@@ -44,7 +44,7 @@ class ClipModel:
             raise InputError(f"cannot load judges.clip {name!r}: {first_line(error)}") from error
         self._model.eval()
         self.batch = batch
-        self.version = f"{name}/{_weights_id(name, pretrained)}"
+        self.version = f"{name}/{_weights_id(name, pretrained)}, open_clip {open_clip.__version__}"
 
     def embed_images(self, images: Sequence[Image.Image]) -> "Tensor":
         """Unit embeddings (images, dim) float32 on the CPU."""

@@ -10,6 +10,7 @@ from PIL import Image
 
 from pipeline.errors import InputError
 from pipeline.records import Detection
+from pipeline.storage import file_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,8 +41,11 @@ class NudeNet:
         import nudenet
 
         self._detector = nudenet.NudeDetector()
-        self._detector.onnx_session = _Session(Path(nudenet.__file__).with_name("320n.onnx"))
-        self.version = version("nudenet")
+        weights = Path(nudenet.__file__).with_name("320n.onnx")
+        self._detector.onnx_session = _Session(weights)
+        self.version = (
+            f"{version('nudenet')}/{file_id(weights)}, onnxruntime {version('onnxruntime')}"
+        )
 
     def find(self, images: Sequence[Image.Image]) -> list[tuple[Detection, ...]]:
         """What is seen in every RGB image, the surest first.

@@ -1,5 +1,6 @@
 """NudeNet with its own weights, on a photograph that matplotlib brings and on made-up outputs."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -112,3 +113,7 @@ def test_a_score_that_is_no_number_raises(nudenet, scripted, score):
     scripted(("FACE_MALE", score))
     with pytest.raises(InputError, match="numbers that are none"):
         nudenet.find([Image.new("RGB", (320, 320))])
+
+
+def test_a_version_names_the_weights_and_what_runs_them():
+    assert re.fullmatch(r"3\.\d+\.\d+/[0-9a-f]{16}, onnxruntime \d+\.\d+.*", NudeNet().version)
