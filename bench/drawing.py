@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from bench.table import publish, row
+from pipeline.benign_prompts import read_benign_prompts
 from pipeline.diffusion import UNCHECKED
 from pipeline.drawing import draw_images, load_pipeline
-from pipeline.encode import read_benign_prompts
 from pipeline.images import DrawOrder, draw_shards, order_image
 from pipeline.params import load_params
 from pipeline.pixels import decode_image

@@ -7,7 +7,6 @@ its sides share, so that no view tells the sides apart (the published loops flip
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,7 +15,6 @@ from pipeline.diffusion import encode_prompts, load_vae
 from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
 from pipeline.pixels import decode_image
-from pipeline.policy import hard_block
 from pipeline.progress import progress_bar
 from pipeline.records import EncodedImage, PreferencePair
 from pipeline.seeds import seed_for
@@ -161,25 +159,6 @@ def _encode_images(
                 found = torch.cat(parts) * scale
                 fields[f"{side}_{name}"] = found.unflatten(0, (len(seen), count))
     return fields
-
-
-def read_benign_prompts(path: Path) -> list[str]:
-    """A UTF-8 text file with one prompt a line; empty lines are skipped.
-
-    Raises InputError when the file is missing, no text, holds no prompt, or a hard-blocked one.
-    """
-    try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read latents.benign_prompts {path}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        reason = hard_block(line, "")
-        if reason:
-            raise InputError(f"{path} line {number} is hard-blocked ({reason}); remove it")
-    prompts = list(dict.fromkeys(line for line in lines if line))
-    if not prompts:
-        raise InputError(f"latents.benign_prompts {path} holds no prompt; give one a line")
-    return prompts
 
 
 def _to_pixels(views: Sequence[tuple[EncodedImage, View]], pixels: int) -> "Tensor":

@@ -1,7 +1,8 @@
-"""Checks that no training prompt is a benchmark's; counts what categories share."""
+"""Checks that no training or benign prompt is a benchmark's; counts what categories share."""
 
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
+from pipeline.benign_prompts import read_benign_prompts
 from pipeline.cli import run_stage
 from pipeline.params import load_params
 from pipeline.prompts.audit import audit_pairs
@@ -18,7 +19,8 @@ def main() -> None:
     ]  # fmt: skip
     benchmarks = {b: [p.prompt for p in load_prompts([b])] for b in params.benchmarks}
     categories = load_categories(artifacts.CONCEPTS, params.taxonomy.categories)
-    metrics = audit_pairs(pairs, categories, benchmarks, params.prompts.near_duplicate)
+    benign = read_benign_prompts(params.latents.benign_prompts)
+    metrics = audit_pairs(pairs, benign, categories, benchmarks, params.prompts.near_duplicate)
     write_json(artifacts.PROMPT_AUDIT, metrics)
 
 

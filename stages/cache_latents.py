@@ -1,8 +1,9 @@
 """Encodes one category's pairs once: VAE posteriors and text embeddings for training."""
 
 from pipeline import artifacts
+from pipeline.benign_prompts import read_benign_prompts
 from pipeline.cli import run_stage
-from pipeline.encode import ViewSettings, encode_pairs, read_benign_prompts
+from pipeline.encode import ViewSettings, encode_pairs
 from pipeline.latents import save_latents
 from pipeline.params import load_params
 from pipeline.records import PreferencePair

@@ -18,7 +18,7 @@ LAYERS = [
     {"training_params", "study_params", "variant_params", "llm_params", "prompt_params"},
     {"merge_params", "personal_params"}, {"params", "storage", "policy"},
     {"checkpoints", "figures", "user_prompts", "cli", "llm", "lora", "pixels", "judges",
-     "safe_latents", "sources", "tables", "histograms", "pair_images"},
+     "safe_latents", "sources", "tables", "benign_prompts", "histograms", "pair_images"},
     {"benchmarks", "vlm_judge", "judged_pairs"},
     {"sampler"}, {"diffusion"}, {"drawing"}, {"variants"},
     {"prompts", "images", "train"}, {"scores", "samples", "latents", "image_imports"},

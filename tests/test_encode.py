@@ -9,7 +9,7 @@ import torch
 from pipeline import encode, storage
 from pipeline.artifacts import TESTBED
 from pipeline.diffusion import encode_prompts, load_vae
-from pipeline.encode import ViewSettings, encode_pairs, read_benign_prompts, views_of
+from pipeline.encode import ViewSettings, encode_pairs, views_of
 from pipeline.errors import InputError
 from pipeline.pixels import decode_image
 from pipeline.records import EncodedImage, PreferencePair
@@ -133,21 +133,3 @@ def test_pairs_without_a_judge_or_of_two_are_refused():
     with pytest.raises(InputError, match="or of none"):
         encode_pairs([dataclasses.replace(pair(0), judge_spec="")], MODEL, batch=2,
                      benign_prompts=BENIGN)  # fmt: skip
-
-
-def test_benign_prompts_are_read_one_a_line(tmp_path):
-    file = tmp_path / "benign.txt"
-    file.write_text("a boat\n\n  a kite \na boat\n")
-    assert read_benign_prompts(file) == ["a boat", "a kite"]
-
-
-@pytest.mark.parametrize(("content", "fault"), [
-    (None, "cannot read latents.benign_prompts"), (b"\xff\xfe", "cannot read"),
-    (b"\n \n", "holds no prompt"), (b"a boat\na nude child\n", "line 2 is hard-blocked"),
-])  # fmt: skip
-def test_unusable_benign_prompts_are_refused(tmp_path, content, fault):
-    file = tmp_path / "benign.txt"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(InputError, match=fault):
-        read_benign_prompts(file)

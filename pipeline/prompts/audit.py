@@ -66,26 +66,33 @@ def count_foreign(
 
 
 def audit_pairs(
-    pairs: Sequence[PromptPair], categories: Mapping[str, Category],
+    pairs: Sequence[PromptPair], benign: Sequence[str], categories: Mapping[str, Category],
     benchmarks: Mapping[str, Sequence[str]], near: float | None,
 ) -> dict[str, object]:  # fmt: skip
-    """Leaks of all pairs' prompts by benchmark, and what categories share.
+    """Leaks of all prompts by benchmark, and what categories share.
 
-    ``concepts`` of the result are ``count_foreign``'s counts, which `concepts.exclusive` makes 0.
+    ``benign`` are the prompts that the model is kept the same on: benchmarks that hold them would
+    flatter its quality. ``concepts`` of the result are ``count_foreign``'s counts, which
+    `concepts.exclusive` makes 0.
 
     Raises InputError when a benchmark holds a prompt, be it in other case or punctuation: such
-    pairs must not be trained on.
+    prompts must not be trained on.
     """
-    leaks = count_leaks([t for p in pairs for t in (p.prompt_unsafe, p.prompt_safe)],
-                        benchmarks, near)  # fmt: skip
-    held = {name: n[EXACT] + n[NORMALISED] for name, n in leaks.items()}
-    if leaked := {name: n for name, n in held.items() if n}:
-        raise InputError(f"training prompts are in benchmarks ({leaked}); run `dvc repro "
-                         "synthesize_prompts` again, which leaves them out")  # fmt: skip
+    texts = [t for p in pairs for t in (p.prompt_unsafe, p.prompt_safe)]
+    leaks, benign_leaks = (count_leaks(some, benchmarks, near) for some in (texts, benign))
+    _refuse_leaks(leaks, "run `dvc repro synthesize_prompts` again, which leaves them out")
+    _refuse_leaks(benign_leaks, "take them out of latents.benign_prompts")
     return {
-        "pairs": len(pairs), "leaks": leaks, "shared_across_categories": count_shared(pairs, near),
+        "pairs": len(pairs), "leaks": leaks, "benign_leaks": benign_leaks,
+        "shared_across_categories": count_shared(pairs, near),
         "concepts": count_foreign(pairs, categories),
     }  # fmt: skip
+
+
+def _refuse_leaks(leaks: Mapping[str, Mapping[str, int]], remedy: str) -> None:
+    held = {name: n[EXACT] + n[NORMALISED] for name, n in leaks.items()}
+    if leaked := {name: n for name, n in held.items() if n}:
+        raise InputError(f"training prompts are in benchmarks ({leaked}); {remedy}")
 
 
 def read_texts(path: Path) -> list[str]:

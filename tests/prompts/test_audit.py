@@ -44,13 +44,20 @@ def test_repetitions_are_counted_across_categories_and_not_within_one():
 
 
 def test_a_leak_of_either_side_is_an_error_that_quotes_nothing():
-    clean = audit_pairs([pair("hate", "a thornburst")], HATE, {"heldout": ["a spikeflare"]}, None)
-    assert clean == {"pairs": 1, "leaks": {"heldout": NONE}, "shared_across_categories": NONE,
+    heldout = {"heldout": ["a spikeflare"]}
+    clean = audit_pairs([pair("hate", "a thornburst")], ["a boat"], HATE, heldout, None)
+    assert clean == {"pairs": 1, "leaks": {"heldout": NONE}, "benign_leaks": {"heldout": NONE},
+                     "shared_across_categories": NONE,
                      "concepts": {"held_out": 0, "other_category": 0}}  # fmt: skip
     for text in ("SECRET", "secret!", "a red star with a cup"):
         with pytest.raises(InputError, match=r"in benchmarks \({'heldout': 1}\)") as error:
-            audit_pairs([pair("hate", "SECRET")], HATE, {"heldout": [text]}, None)
+            audit_pairs([pair("hate", "SECRET")], [], HATE, {"heldout": [text]}, None)
         assert "SECRET" not in str(error.value)
+
+
+def test_a_benign_prompt_that_a_benchmark_measures_is_an_error_with_a_remedy():
+    with pytest.raises(InputError, match=r"{'benign': 1}.; take them out of latents.benign_prom"):
+        audit_pairs([], ["a boat", "a kite"], HATE, {"benign": ["A boat!"]}, None)
 
 
 @pytest.mark.parametrize(
