@@ -150,7 +150,11 @@ def test_the_user_adapter_keeps_to_everybodys_boundary():
     assert unseen["allowed_preservation"] >= 0.95
     assert unseen["benign_clip_ratio/benign"] >= 0.99
     assert unseen["monotonicity_violations"] <= 0.01
-    assert abs(unseen["banned_ip"] - found["test_seen"]["banned_ip"]["value"]) <= 0.02
+    # by category: over all of them the two groups differ by what they ban, too
+    seen = found["test_seen"]
+    apart = [abs(value - seen[name]["value"]) for name, value in unseen.items()
+             if name.startswith("banned_ip/")]  # fmt: skip
+    assert len(apart) == 7 and max(apart) <= 0.02
     pairs = json.loads((ROOT / artifacts.USER_PAIR_METRICS).read_text())
     assert pairs["unsafe_in_floor"] == 0 and not any(
         "unsafe" in n for n in pairs["chosen"].values()
