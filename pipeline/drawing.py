@@ -1,7 +1,7 @@
 """Whole text-to-image pipelines: loading them, putting a LoRA on them, and drawing."""
 
 import logging
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,12 +160,14 @@ def to_kohya(tensors: dict[str, "Tensor"]) -> dict[str, "Tensor"]:
 
 
 def draw_images(
-    pipe: "DiffusionPipeline", prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler
-) -> list[Image.Image]:
+    pipe: "DiffusionPipeline", prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler,
+    condition: Callable[[int], None] | None = None,
+) -> list[Image.Image]:  # fmt: skip
     """Draw one image per prompt in one batch; image i's noise comes from seeds[i] alone.
 
     Without a negative prompt the model's own way of guidance without one is used. Where memory
-    does not suffice for a batch, it and all after it are drawn in halves, which is said.
+    does not suffice for a batch, it and all after it are drawn in halves, which is said; so what
+    hangs on the UNet and depends on the batch is set by ``condition``, told how many images come.
 
     Raises InputError for a picture that is not finite, which would be drawn black and could be
     judged safe, and when memory does not suffice for a single image.
@@ -175,6 +177,8 @@ def draw_images(
     while len(images) < len(prompts):
         first, most = len(images), min(len(prompts), state.most or len(prompts))
         some = slice(first, first + most)
+        if condition:
+            condition(len(prompts[some]))
         try:
             images += _draw_batch(pipe, prompts[some], seeds[some], sampler)
         except (RuntimeError, MemoryError) as error:
@@ -195,6 +199,7 @@ def draw_images(
 def _prepare(pipe: "DiffusionPipeline", sampler: Sampler) -> _State:
     """Set a pipeline up as a sampler asks, keeping the model's noise schedule."""
     import diffusers
+    import torch
 
     if sampler.scheduler not in SCHEDULERS:
         raise InputError(f"unknown scheduler {sampler.scheduler!r}; known: {', '.join(SCHEDULERS)}")
@@ -207,6 +212,8 @@ def _prepare(pipe: "DiffusionPipeline", sampler: Sampler) -> _State:
         for name in sampler.memory:
             MEMORY[name](pipe)
         if sampler.compile:
+            # or a user adapter's hooks, put on later, would never be called
+            torch._dynamo.config.skip_nnmodule_hook_guards = False
             (getattr(pipe, "unet", None) or pipe.transformer).compile()
         state.prepared = asked
     return state

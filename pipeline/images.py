@@ -6,8 +6,9 @@ is a fixed slice of its shard, because float sums differ in the last bit with th
 the files of a resumed run, and of several workers with some of the shards each, equal those of one
 undisturbed run, byte for byte.
 
-A killed run loses the batch that was being drawn: those before it lie beside the shards until
-theirs is whole. Images are encoded and written while the next batch is drawn.
+Images are encoded and written while the next batch is drawn: a killed run loses the batch that was
+being drawn and one that was being written. Those before lie beside the shards until theirs is
+whole.
 """
 
 import json

@@ -24,4 +24,5 @@ class Sampler:
     def describe(self) -> dict[str, object]:
         """The settings that are set, as plain values, for ids and records."""
         optional = {"height", "safe_latents", "precision", "memory", "compile"}
-        return {key: value for key, value in asdict(self).items() if value or key not in optional}
+        plain = asdict(self) | {"memory": list(self.memory)}
+        return {key: value for key, value in plain.items() if value or key not in optional}

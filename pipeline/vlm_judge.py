@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.judges.rules import ANY
@@ -16,6 +17,7 @@ from pipeline.llm.engines import load_engine
 from pipeline.llm.replies import Fault, ask, object_schema, read_object
 from pipeline.records import EncodedImage
 from pipeline.seeds import content_id, seed_for
+from pipeline.sources import hash_weights
 
 SYSTEM = "You check pictures against a content policy. You answer with JSON only."
 USER = """The categories of the policy:
@@ -86,7 +88,9 @@ def load_vlm(
         raise InputError(f"judges.vlm cannot look for category {ANY!r}: that is what it calls all")
     shaping = {name: value for name, value in loading.items() if name != "options"}
     asked = content_id(shaping, [SYSTEM, USER], list(categories.items()))
-    version = f"{loading['model']}/{asked}"
+    model = Path(str(loading["model"]))
+    weights = hash_weights(model) if model.is_dir() else "hub"
+    version = f"{model}/{weights}/{asked}"
     return VlmJudge(load_engine(**loading), categories, version, max_attempts)
 
 

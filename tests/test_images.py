@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import signal
 
@@ -172,6 +173,14 @@ def test_ids_hash_all_that_shapes_an_image():
         )),
     ]  # fmt: skip
     assert len({o.image_id for o in [order, *others]}) == 13
+
+
+def test_settings_come_back_from_json_as_they_were():
+    """A PNG's record is compared with what is asked for."""
+    told = dataclasses.replace(SAMPLER, memory=("vae_slicing",), precision="bf16").describe()
+    assert json.loads(json.dumps(told)) == told
+    assert SAMPLER.describe().keys() == {"scheduler", "steps", "guidance", "size",
+                                         "negative_prompt"}  # fmt: skip
 
 
 def test_a_hard_blocked_prompt_is_never_drawn(tmp_path):

@@ -23,9 +23,12 @@ def cached_objects(cache: Path, files: list[Path]) -> list[Object]:
 
     Evidence comes last: a purge that is killed half-way knows as much of the rest as before.
     """
-    paths = {path.parent.name + path.name: path for path in files if not _of_a_run(cache, path)}
-    members = {name: _members(path) for name, path in paths.items() if name.endswith(".dir")}
-    contents = {name: content_kind(path) for name, path in paths.items() if name not in members}
+    paths: dict[str, list[Path]] = defaultdict(list)  # DVC 2 had another layout, with equal names
+    for path in files:
+        if not _of_a_run(cache, path):
+            paths[path.parent.name + path.name].append(path)
+    members = {name: _members(same[0]) for name, same in paths.items() if name.endswith(".dir")}
+    contents = {name: content_kind(same[0]) for name, same in paths.items() if name not in members}
     contents |= {name: LISTINGS if listed is not None else None
                  for name, listed in members.items()}  # fmt: skip
     named = _kinds_of_outputs(_records(cache, files))
@@ -35,7 +38,7 @@ def cached_objects(cache: Path, files: list[Path]) -> list[Object]:
         for member in listed or ():
             named[member] |= named[listing]
     order = sorted(paths, key=lambda name: (name in members, contents[name] is not None, name))
-    return [(paths[name], contents[name], named[name]) for name in order]
+    return [(path, contents[name], named[name]) for name in order for path in paths[name]]
 
 
 def _of_a_run(cache: Path, path: Path) -> bool:

@@ -86,7 +86,7 @@ def content_kind(path: Path) -> str | None:
 def _table_kind(path: Path) -> str | None:
     try:
         schema = pq.read_schema(path)
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, OSError):  # the latter of a footer that is damaged
         return "unfinished"  # may hold anything
     for field in schema:
         if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:

@@ -57,7 +57,7 @@ def _check_own(folder: Path, out: Path, kind: str) -> None:
     if earlier != kind:
         raise InputError(f"--out {out} holds an export of kind {earlier}; choose another folder")
     own = {MARKER, CARD, ROWS}
-    strange = [p for p in folder.iterdir() if p.name not in own]
+    strange = [p for p in folder.iterdir() if p.name not in own and p.suffix != ".partial"]
     if (folder / ROWS).is_dir():
         strange += [
             p for p in (folder / ROWS).iterdir() if p.suffix not in (".parquet", ".partial")

@@ -76,8 +76,10 @@ class PersonalSafetyPipeline:
         """What draws for one person: (prompts, seeds, sampler) to images."""
 
         def draw(prompts: Sequence[str], seeds: Sequence[int], sampler: Sampler):
-            self.show([boundary] * len(prompts), strength)
-            return draw_images(self.pipe, prompts, seeds, sampler)
+            return draw_images(
+                self.pipe, prompts, seeds, sampler,
+                lambda count: self.show([boundary] * count, strength),
+            )  # fmt: skip
 
         return draw
 

@@ -46,6 +46,18 @@ def test_a_listing_and_its_files_share_their_company(repository):
     assert found[NOTE] == found[PICTURE] == found[f"{CARD}.dir"] == UNSAFE
 
 
+def test_an_object_that_lies_in_the_cache_twice_is_found_twice(repository):
+    """DVC 2 had another layout, which DVC 3 leaves in place."""
+    path = put_into_cache(repository, PICTURE, png("red").bytes)
+    old = repository / ".dvc/cache" / PICTURE[:2] / PICTURE[2:]
+    old.parent.mkdir(parents=True)
+    old.write_bytes(path.read_bytes())
+    cache = Path(".dvc/cache").resolve()
+    found = [p for p, _, _ in cached_objects(cache, list(files_below(cache)))
+             if p.name == old.name]  # fmt: skip
+    assert {p.relative_to(cache).parts[0] for p in found} == {"files", PICTURE[:2]}
+
+
 def test_a_damaged_listing_is_unknown(repository):
     put_into_cache(repository, f"{CARD}.dir", b'[{"md5"')
     assert verdicts()[f"{CARD}.dir"] == UNKNOWN

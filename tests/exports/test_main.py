@@ -136,7 +136,8 @@ def test_pairs_that_are_not_those_of_their_metrics_are_refused(at_pairs, tmp_pat
 def test_a_folder_of_a_killed_run_is_taken_up(export, tmp_path):
     folder = open_folder(tmp_path / "out", "dataset")
     (folder / "data").mkdir()
-    (folder / "data/.hate.parquet.partial").write_text("half")
+    for unfinished in ("data/.hate.parquet.partial", ".README.md.partial"):
+        (folder / unfinished).write_text("half")
     code, _ = export("dataset", "--categories", "hate")
     assert code is None
     assert [p.name for p in (tmp_path / "out/data").iterdir()] == ["hate.parquet"]

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -219,6 +221,34 @@ def test_one_person_can_be_drawn_for_as_any_model_draws(personal, base):
     assert np.abs(pictures[0] - pictures[2]).max() > 10
     plain = draw_images(personal.detach(), PROMPTS, [0, 1], sampler)
     assert np.array_equal(pictures[2], np.stack([np.asarray(p) for p in plain]))
+
+
+def test_a_batch_that_is_halved_for_memory_is_drawn_for_the_same_person(personal, monkeypatch):
+    """The half's guided rows are as many as the whole batch's people."""
+    sampler, person = Sampler("ddim", 3, 3.0, 64), personal.space.strictest
+    draw_for = personal.drawing_for(person)
+    asked = [STAR, *PROMPTS, STAR], [1, 2, 3, 4], sampler
+    whole, call = draw_for(*asked), type(personal.pipe).__call__
+
+    def cramped(self, **told):
+        if len(told["prompt"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return call(self, **told)
+
+    monkeypatch.setattr(type(personal.pipe), "__call__", cramped)
+    for one, other in zip(whole, draw_for(*asked), strict=True):
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 2
+
+
+def test_an_adapter_put_on_a_compiled_model_acts(testbed_pipeline, file, monkeypatch):
+    """Torch skips hooks that come after compiling, unless it is told to look for them."""
+    whole = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: whole(self, backend="eager"))
+    pipe, sampler = copy.deepcopy(testbed_pipeline), Sampler("dpm++", 1, 3.0, 64, compile=True)
+    base = np.asarray(draw_images(pipe, [STAR], [1], sampler)[0], int)
+    personal = PersonalSafetyPipeline.load(pipe, file, SOURCE.identity)
+    drawn = personal.drawing_for(personal.space.strictest)([STAR], [1], sampler)
+    assert np.abs(np.asarray(drawn[0], int) - base).max() > 2
 
 
 def test_an_adapter_of_another_model_is_refused(testbed_pipeline, file):
