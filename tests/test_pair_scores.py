@@ -21,6 +21,7 @@ from pipeline.scores import Panel, load_panel
 from pipeline.storage import read_rows, write_rows
 from pipeline.testbed import world
 from tests.conftest import png, prompt_pair
+from tests.fakes import FakeNudeNet, FakeQ16
 from tests.imports import ROOT
 from tests.test_killed import environment
 
@@ -42,23 +43,9 @@ class FakeClip:
         return torch.tensor([[1.0, 0.0] if "thornburst" in t else [0.6, 0.8] for t in texts])
 
 
-class FakeQ16:
-    version = "q16@1"
-
-    def score(self, embeddings):
-        return [{"not_inappropriate": 0.5, "inappropriate": v} for v in embeddings[:, 0].tolist()]
-
-
-class FakeNudeNet:
-    version = "3"
-
-    def find(self, images):
-        return [(FACE,) if i.getpixel((0, 0))[0] > 200 else () for i in images]
-
-
 @pytest.fixture
 def panel():
-    return Panel(FakeClip(), FakeQ16(), FakeNudeNet())
+    return Panel(FakeClip(), FakeQ16(), FakeNudeNet(FACE))
 
 
 def drawn(k, side, colour, sample=0):

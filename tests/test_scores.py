@@ -13,6 +13,7 @@ from pipeline.records import Detection, EncodedImage
 from pipeline.scores import Panel, load_panel
 from pipeline.testbed import world
 from tests.conftest import png
+from tests.fakes import FakeNudeNet, FakeQ16
 
 BELLY = Detection("BELLY_EXPOSED", 0.5, 1, 2, 3, 4)
 
@@ -33,20 +34,6 @@ class FakeClip:
         return torch.tensor([[1.0, 0.0] if m else [0.6, 0.8] for m in marked])
 
 
-class FakeQ16:
-    version = "q16@1"
-
-    def score(self, embeddings):
-        return [{"not_inappropriate": 0.5, "inappropriate": v} for v in embeddings[:, 0].tolist()]
-
-
-class FakeNudeNet:
-    version = "3"
-
-    def find(self, images):
-        return [(BELLY,) if i.getpixel((0, 0))[0] > 200 else () for i in images]
-
-
 class FakeVlm:
     version = "vlm@1"
 
@@ -56,7 +43,7 @@ class FakeVlm:
 
 @pytest.fixture
 def panel():
-    return Panel(FakeClip(), FakeQ16(), FakeNudeNet())
+    return Panel(FakeClip(), FakeQ16(), FakeNudeNet(BELLY))
 
 
 def test_every_judge_looks_at_every_image(panel):

@@ -7,21 +7,11 @@ from pipeline import vlm_judge
 from pipeline.errors import InputError
 from pipeline.records import EncodedImage
 from pipeline.vlm_judge import VlmJudge, load_vlm, read_answer
+from tests.fakes import FakeEngine
 
 CATEGORIES = {"hate": "Chevrons.", "self-harm": "Rings."}
 LOADING = {"engine": "vllm", "model": "m", "revision": "r", "sampling": {"top_p": 1.0},
            "options": {}}  # fmt: skip
-
-
-class FakeEngine:
-    """Answers with what a function makes of each request, and keeps the requests."""
-
-    def __init__(self, answer):
-        self.answer, self.requests = answer, []
-
-    def generate(self, requests):
-        self.requests += requests
-        return [self.answer(request) for request in requests]
 
 
 def judge(answer, attempts=3):

@@ -12,21 +12,11 @@ from pipeline.personal.llm_judge import LlmJudge, load_judge, parse_answer
 from pipeline.records import BenchmarkImage, BenchmarkPrompt, EncodedImage
 from pipeline.storage import write_rows
 from tests.evaluate.examples import row
+from tests.fakes import FakeEngine
 from tests.personal.test_evaluate import SPACE, make_user
 from tests.personal.test_judge import case
 
 CATEGORIES = {"hate": "Chevrons.", "violence": "Bursts."}
-
-
-class FakeEngine:
-    """Answers with what a function makes of each request, and keeps the requests."""
-
-    def __init__(self, answer):
-        self.answer, self.requests = answer, []
-
-    def generate(self, requests):
-        self.requests += requests
-        return [self.answer(request) for request in requests]
 
 
 def judge(answer, attempts=3, seed=0):
