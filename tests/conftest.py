@@ -105,9 +105,15 @@ def prompt_pair(k: int, category: str = "violence") -> PromptPair:
     )  # fmt: skip
 
 
+@pytest.fixture
+def testbed_pipeline(bundled_pipeline):
+    """The bundled model, of the test's own: drawing sets a pipeline up."""
+    return copy.deepcopy(bundled_pipeline)
+
+
 @pytest.fixture(scope="session")
-def testbed_pipeline():
-    """The bundled model."""
+def bundled_pipeline():
+    """The bundled model for fixtures that live longer, to be read or copied only."""
     from pipeline.drawing import load_pipeline
     from pipeline.sources import ModelSource
 

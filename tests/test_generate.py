@@ -33,14 +33,14 @@ ROUNDING = 2  # grey levels: a batch of another size adds up its floats in anoth
 
 
 @pytest.fixture
-def loads(monkeypatch, testbed_pipeline):
-    """Lets the command draw with a copy of the session's pipeline; lists the models it asks for."""
+def loads(monkeypatch, bundled_pipeline):
+    """Lets the command draw with a copy of the bundled model; lists the models it asks for."""
     asked = []
 
     def load(source, checked, precision):
         assert checked and precision is None  # the model's own safety checker stays
         asked.append(source)
-        return copy.deepcopy(testbed_pipeline)
+        return copy.deepcopy(bundled_pipeline)
 
     monkeypatch.setattr("pipeline.generate.load_pipeline", load)
     return asked

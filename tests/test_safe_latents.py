@@ -28,11 +28,7 @@ OFF = [replace(MAX, scale=0.0, momentum=0.0), replace(MAX, warmup=1.0)]
 def draw(pipe, prompts, settings=None, sampler=SAMPLER):
     """Images (prompts, height, width, channels), seed i for prompt i; plain ones without."""
     seeds = list(range(len(prompts)))
-    if settings is None:
-        images = draw_images(pipe, prompts, seeds, sampler)
-    else:
-        with safe_latents(pipe, settings, sampler.steps):
-            images = draw_images(pipe, prompts, seeds, sampler)
+    images = draw_images(pipe, prompts, seeds, replace(sampler, safe_latents=settings))
     return np.stack([np.asarray(image) for image in images]).astype(int)
 
 

@@ -1,3 +1,4 @@
+import copy
 import json
 import re
 from functools import cache
@@ -69,18 +70,20 @@ def draw(pipe):
 
 
 @pytest.fixture(scope="module")
-def drawn(testbed_pipeline):
+def drawn(bundled_pipeline):
     """Draws with a LoRA file as plain diffusers loads it, and with the base model for None."""
+
+    pipe = copy.deepcopy(bundled_pipeline)
 
     @cache
     def draw_with(path):
         if path is None:
-            return draw(testbed_pipeline)
-        testbed_pipeline.load_lora_weights(str(path))
+            return draw(pipe)
+        pipe.load_lora_weights(str(path))
         try:
-            return draw(testbed_pipeline)
+            return draw(pipe)
         finally:
-            testbed_pipeline.unload_lora_weights()
+            pipe.unload_lora_weights()
 
     return draw_with
 

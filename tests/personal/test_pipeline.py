@@ -34,17 +34,15 @@ def write(path, unet, form="gated"):
 
 
 @pytest.fixture(scope="module", params=["gated"])
-def file(request, testbed_pipeline, tmp_path_factory):
+def file(request, bundled_pipeline, tmp_path_factory):
     path = tmp_path_factory.mktemp("psa") / "psa.safetensors"
-    return write(path, testbed_pipeline.unet, request.param)
+    return write(path, bundled_pipeline.unet, request.param)
 
 
 @pytest.fixture
 def personal(testbed_pipeline, file):
-    """The bundled model with the adapter on it, for the time of a test."""
-    made = PersonalSafetyPipeline.load(testbed_pipeline, file, SOURCE.identity)
-    yield made
-    made.detach()
+    """The bundled model with the adapter on it."""
+    return PersonalSafetyPipeline.load(testbed_pipeline, file, SOURCE.identity)
 
 
 def draw(pipe, prompt=STAR, seeds=(0,), guidance=2.5, size=64, **told):
@@ -60,9 +58,9 @@ def same(one, other, tolerance=1e-4):
 
 
 @pytest.fixture(scope="module")
-def base(testbed_pipeline):
+def base(bundled_pipeline):
     """What the model draws by itself."""
-    return draw(testbed_pipeline)
+    return draw(copy.deepcopy(bundled_pipeline))
 
 
 def test_of_whom_nothing_is_told_nothing_is_shown(personal, base):
@@ -244,7 +242,7 @@ def test_an_adapter_put_on_a_compiled_model_acts(testbed_pipeline, file, monkeyp
     """Torch skips hooks that come after compiling, unless it is told to look for them."""
     whole = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: whole(self, backend="eager"))
-    pipe, sampler = copy.deepcopy(testbed_pipeline), Sampler("dpm++", 1, 3.0, 64, compile=True)
+    pipe, sampler = testbed_pipeline, Sampler("dpm++", 1, 3.0, 64, compile=True)
     base = np.asarray(draw_images(pipe, [STAR], [1], sampler)[0], int)
     personal = PersonalSafetyPipeline.load(pipe, file, SOURCE.identity)
     drawn = personal.drawing_for(personal.space.strictest)([STAR], [1], sampler)
