@@ -8,7 +8,7 @@ TESTBED = Path("assets/testbed")
 DATA = Path("data")  # private: prompts, images and latents of both sides
 DVC_CACHE = Path(".dvc/cache")  # holds copies of all of them
 DVC_TEMPORARY = Path(".dvc/tmp/exps")  # workspaces of experiments that run beside this one
-EXTERNAL = Path("external")  # what a profile's user fetched, benchmarks' unsafe prompts too
+EXTERNAL = Path("external")  # what a profile's user fetched or wrote, benchmarks' prompts too
 GENERATED = Path("generated")  # drawn with ``python -m pipeline.generate``
 MODELS = Path("models")
 METRICS = Path("metrics")
@@ -59,9 +59,19 @@ def category_file(folder: str | Path, category: str) -> Path:
     return Path(folder) / f"{category}.yaml"
 
 
+def unfinished_concepts() -> Path:
+    """Folder of the replies of an unfinished run; private, gone when the run is finished."""
+    return Path(".checkpoints/concepts")
+
+
 def unfinished_prompts(category: str) -> Path:
     """Folder of the pairs of an unfinished run; private, gone when the run is finished."""
     return Path(".checkpoints/prompts") / category
+
+
+def own_benchmark(split: str) -> Path:
+    """The prompts that the language model wrote of a split's concepts; private, unsafe."""
+    return EXTERNAL / "benchmarks" / f"{split}.csv"
 
 
 def prompts(category: str) -> Path:

@@ -12,7 +12,7 @@ from tests.imports import ROOT, direct_imports
 MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 # top to bottom: a module imports only what stands above it
 LAYERS = [
-    {"errors"}, {"artifacts", "live", "processes", "progress", "records", "seeds",
+    {"errors"}, {"artifacts", "live", "memory", "processes", "progress", "records", "seeds",
                  "section"},
     {"taxonomy", "measures"},
     {"training_params", "study_params", "variant_params", "llm_params", "prompt_params"},

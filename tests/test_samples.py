@@ -116,7 +116,7 @@ def drawn(tmp_path, monkeypatch):
     model, loaded = FakeModel(), []
 
     def load(source, kind, lora, scale, precision):
-        assert precision is None
+        assert precision == "fp32"
         loaded.append((kind, lora.name, scale))
         return model, f"base+lora@{scale:g}"
 
