@@ -33,6 +33,10 @@ SHIPPED = MODELS / "shipped"
 SHIPPED_METRICS = METRICS / "shipped.json"
 CONCEPTS = DATA / "concepts"  # <category>.yaml, each with its concepts
 CONCEPT_METRICS = METRICS / "concepts.json"
+REWRITTEN = DATA / "rewritten/prompts.parquet"  # Rewritten rows
+# replies of the LLM in unfinished runs; private, gone when the run is finished
+UNFINISHED_CONCEPTS = Path(".checkpoints/concepts")
+UNFINISHED_REWRITING = Path(".checkpoints/rewriting")
 PROMPT_AUDIT = METRICS / "prompt_audit.json"
 USERS = DATA / "users/users.parquet"  # User rows
 USER_SPACE = DATA / "users/space.safetensors"  # how profiles become vectors
@@ -57,11 +61,6 @@ JOINT_STEPS = Path("plots/joint.csv")
 def category_file(folder: str | Path, category: str) -> Path:
     """The definition and concepts of a category."""
     return Path(folder) / f"{category}.yaml"
-
-
-def unfinished_concepts() -> Path:
-    """Folder of the replies of an unfinished run; private, gone when the run is finished."""
-    return Path(".checkpoints/concepts")
 
 
 def unfinished_prompts(category: str) -> Path:

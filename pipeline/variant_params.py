@@ -33,6 +33,7 @@ class Variant(Section):
     scale: Annotated[float, Field(ge=0)] = 1.0  # of the LoRA's delta
     negative_prompt: str = ""
     safe_latents: SafeLatentsParams | None = None
+    rewrite: bool = False  # it draws what the LLM makes of every prompt (pipeline.rewriting)
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> "Variant":

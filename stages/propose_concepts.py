@@ -22,7 +22,7 @@ def main() -> None:
     params = load_params()
     c, names = params.concepts, params.taxonomy.categories
     engine = KeptReplies(
-        functools.partial(load_engine, **params.llm.loading), artifacts.unfinished_concepts(),
+        functools.partial(load_engine, **params.llm.loading), artifacts.UNFINISHED_CONCEPTS,
         content_id(params.llm.provenance),
     )  # fmt: skip
     categories, metrics = complete_categories(
@@ -32,7 +32,7 @@ def main() -> None:
     )  # fmt: skip
     save_categories(artifacts.CONCEPTS, categories.values())
     write_json(artifacts.CONCEPT_METRICS, metrics)
-    shutil.rmtree(artifacts.unfinished_concepts())
+    shutil.rmtree(artifacts.UNFINISHED_CONCEPTS)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated
 
 from pipeline import artifacts
-from pipeline.benchmarks import load_prompts
+from pipeline.benchmarks import load_prompts, load_rewritten
 from pipeline.cli import run_stage
 from pipeline.drawing import draw_images
 from pipeline.images import parse_worker
@@ -32,6 +32,7 @@ def main(
         variant_sampler(sampler, **adds), variant=variant, revision=revision,
         base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,
         redraws=variant == "base", worker=worker,
+        rewritten=load_rewritten() if v.rewrite else None,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"merge_params", "personal_params"}, {"params", "storage", "policy"},
     {"checkpoints", "figures", "user_prompts", "cli", "llm", "lora", "pixels", "judges",
      "safe_latents", "sources", "tables", "benign_prompts", "histograms", "pair_images"},
-    {"benchmarks", "vlm_judge", "judged_pairs"},
+    {"benchmarks", "vlm_judge", "judged_pairs", "rewriting"},
     {"sampler"}, {"diffusion"}, {"drawing"}, {"variants"},
     {"prompts", "images", "train"}, {"scores", "samples", "latents", "image_imports"},
     {"encode", "benchmark_scores", "pair_scores"},
