@@ -103,7 +103,7 @@ def test_dvc_reads_the_file_and_lists_the_contracts_stages():
                 "report", "simulate_users", "build_user_pairs", "train_psa", "sample_psa",
                 "score_psa", "evaluate_psa"}  # fmt: skip
     assert {n for n in names if "@" not in n} == one_each
-    assert len(names) == 6 * 7 + 4 + 3 * 9 + len(one_each)
+    assert len(names) == 6 * 7 + 4 + 3 * 10 + len(one_each)
 
 
 def test_the_settings_of_a_merge_rerun_the_stage_that_they_shape():
