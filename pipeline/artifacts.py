@@ -8,7 +8,7 @@ TESTBED = Path("assets/testbed")
 DATA = Path("data")  # private: prompts, images and latents of both sides
 DVC_CACHE = Path(".dvc/cache")  # holds copies of all of them
 DVC_TEMPORARY = Path(".dvc/tmp/exps")  # workspaces of experiments that run beside this one
-EXTERNAL = Path("external")  # what a profile's user fetched, benchmarks' unsafe prompts too
+EXTERNAL = Path("external")  # what a profile's user fetched or wrote, benchmarks' prompts too
 GENERATED = Path("generated")  # drawn with ``python -m pipeline.generate``
 MODELS = Path("models")
 METRICS = Path("metrics")
@@ -33,6 +33,10 @@ SHIPPED = MODELS / "shipped"
 SHIPPED_METRICS = METRICS / "shipped.json"
 CONCEPTS = DATA / "concepts"  # <category>.yaml, each with its concepts
 CONCEPT_METRICS = METRICS / "concepts.json"
+REWRITTEN = DATA / "rewritten/prompts.parquet"  # Rewritten rows
+# replies of the LLM in unfinished runs; private, gone when the run is finished
+UNFINISHED_CONCEPTS = Path(".checkpoints/concepts")
+UNFINISHED_REWRITING = Path(".checkpoints/rewriting")
 PROMPT_AUDIT = METRICS / "prompt_audit.json"
 USERS = DATA / "users/users.parquet"  # User rows
 USER_SPACE = DATA / "users/space.safetensors"  # how profiles become vectors
@@ -62,6 +66,11 @@ def category_file(folder: str | Path, category: str) -> Path:
 def unfinished_prompts(category: str) -> Path:
     """Folder of the pairs of an unfinished run; private, gone when the run is finished."""
     return Path(".checkpoints/prompts") / category
+
+
+def own_benchmark(split: str) -> Path:
+    """The prompts that the language model wrote of a split's concepts; private, unsafe."""
+    return EXTERNAL / "benchmarks" / f"{split}.csv"
 
 
 def prompts(category: str) -> Path:

@@ -51,8 +51,13 @@ def judge_images(images: Sequence[BenchmarkImage], panel: Panel) -> list[JudgedI
     embedded = dict(zip(texts, panel.clip.embed_texts(texts), strict=True))
     features = [b""] * len(images)
     if panel.inception:
-        seen = panel.inception.embed_images([decode_image(i.image) for i in images])
-        features = [row.tobytes() for row in seen.numpy()]
+        starts = range(0, len(images), panel.clip.batch)
+        parts = (images[start : start + panel.clip.batch] for start in starts)
+        features = [
+            row.tobytes()
+            for part in parts
+            for row in panel.inception.embed_images([decode_image(i.image) for i in part]).numpy()
+        ]
     judges = judges_of(panel)
     rows = []
     for image, vector, feature, row in zip(images, embeddings, features, scores, strict=True):

@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.artifacts import benchmark_prompts
+from pipeline.artifacts import REWRITTEN, benchmark_prompts
 from pipeline.errors import InputError
 from pipeline.policy import hard_block
-from pipeline.records import BENIGN, BenchmarkPrompt
+from pipeline.records import BENIGN, BenchmarkPrompt, Rewritten
 from pipeline.section import Section, read_yaml
 from pipeline.storage import read_rows
 from pipeline.tables import read_cells
@@ -179,6 +179,11 @@ def block_reason(row: BenchmarkPrompt) -> str | None:
 def load_prompts(benchmarks: Iterable[str]) -> list[BenchmarkPrompt]:
     """The prepared prompts of some benchmarks, in their order."""
     return [p for name in benchmarks for p in read_rows(benchmark_prompts(name), BenchmarkPrompt)]
+
+
+def load_rewritten() -> dict[str, str]:
+    """What is drawn in place of each prompt, for a variant that rewrites."""
+    return {row.prompt: row.rewritten for row in read_rows(REWRITTEN, Rewritten)}
 
 
 def load_kinds(benchmarks: Iterable[str]) -> dict[str, str]:

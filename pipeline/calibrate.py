@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from pipeline.calibration import Calibration
 from pipeline.errors import InputError, first_line
 from pipeline.lora import Lora
+from pipeline.memory import is_out_of_memory
 from pipeline.merge_calibration import (
     BENIGN,
     UNSAFE,
@@ -55,7 +54,9 @@ def calibrate_merge(
         counts = WinnerCounts(prepared)
         for name in prepared:
             calibration.of(name).stream(layers, "rejected", counts.add)
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise InputError(
             f"a calibration batch does not fit into memory ({first_line(error)}); lower "
             "merge.calibration_batch"

@@ -1,9 +1,8 @@
 """Whole text-to-image pipelines: loading them, putting a LoRA on them, and drawing."""
 
-import logging
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -13,15 +12,14 @@ from PIL import Image
 from pipeline.artifacts import LORA_FILE
 from pipeline.diffusion import UNCHECKED, load_vae, open_pipeline, readable
 from pipeline.errors import InputError, first_line
+from pipeline.memory import Fitting
 from pipeline.safe_latents import safe_latents
-from pipeline.sampler import Sampler
+from pipeline.sampler import FULL, Sampler
 from pipeline.sources import ModelSource
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, SchedulerMixin
     from torch import Tensor
-
-log = logging.getLogger(__name__)
 
 ADAPTER = "safety"  # the LoRA's name on a pipeline
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -51,14 +49,14 @@ class _State:
 
     own_scheduler: "SchedulerMixin"
     prepared: tuple = ()  # scheduler, memory and compile that it has been set to
-    most: int | None = None  # images that fit into memory at once, once it has been too little
+    fitting: Fitting = field(default_factory=lambda: Fitting("draw images", "images.batch"))
 
 
 _states: MutableMapping["DiffusionPipeline", _State] = WeakKeyDictionary()
 
 
 def load_pipeline(
-    source: ModelSource, checked: bool = False, precision: str | None = None
+    source: ModelSource, checked: bool = False, precision: str = FULL
 ) -> "DiffusionPipeline":
     """A text-to-image pipeline on the best device, without progress bar.
 
@@ -70,17 +68,15 @@ def load_pipeline(
 
     gpu = torch.cuda.is_available()
     if precision == "fp16" and not gpu:
-        raise InputError("images.precision fp16 needs a GPU; use fp32, bf16 or null")
-    dtype = getattr(torch, DTYPES[precision or ("fp16" if gpu else "fp32")])
+        raise InputError("images.precision fp16 needs a GPU; use fp32 or bf16")
+    dtype = getattr(torch, DTYPES[precision])
     other = {"vae": load_vae(source).to(dtype=dtype)} if source.vae else {}
     pipe = open_pipeline(source, dtype, **other, **({} if checked else UNCHECKED))
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if gpu else "cpu")
 
 
-def load_checkpoint(
-    source: ModelSource, path: Path, precision: str | None = None
-) -> "DiffusionPipeline":
+def load_checkpoint(source: ModelSource, path: Path, precision: str = FULL) -> "DiffusionPipeline":
     """``load_pipeline``'s with other weights: a folder with a UNet, or a .safetensors file.
 
     A file holds a whole model in the original layout, and the base model says of which shape.
@@ -172,28 +168,15 @@ def draw_images(
     Raises InputError for a picture that is not finite, which would be drawn black and could be
     judged safe, and when memory does not suffice for a single image.
     """
-    state = _prepare(pipe, sampler)
-    images: list[Image.Image] = []
-    while len(images) < len(prompts):
-        first, most = len(images), min(len(prompts), state.most or len(prompts))
-        some = slice(first, first + most)
+
+    def draw(some: slice) -> list[Image.Image]:
         if condition:
             condition(len(prompts[some]))
-        try:
-            images += _draw_batch(pipe, prompts[some], seeds[some], sampler)
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-            if most == 1:
-                raise InputError(
-                    f"memory does not suffice to draw one image of {sampler.size} pixels; lower "
-                    f"the size, or set images.memory to [{', '.join(MEMORY)}]"
-                ) from error
-            state.most = most // 2
-            _release_memory()
-            log.warning("memory does not suffice for %d images at once: drawing %d, whose last "
-                        "bits may differ; set images.batch to it", most, most // 2)  # fmt: skip
-    return images
+        return _draw_batch(pipe, prompts[some], seeds[some], sampler)
+
+    remedy = f"lower images.size, or set images.memory to [{', '.join(MEMORY)}]"
+    parts = _prepare(pipe, sampler).fitting.run(len(prompts), draw, remedy)
+    return [image for part in parts for image in part]
 
 
 def _prepare(pipe: "DiffusionPipeline", sampler: Sampler) -> _State:
@@ -240,21 +223,3 @@ def _draw_batch(
             raise InputError(f"the model draws NaN from seed {seed}: its weights, or a LoRA's, are "
                              "damaged or overflow in half precision")  # fmt: skip
     return [Image.fromarray((picture * 255).round().astype("uint8")) for picture in pictures]
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether an error is a lack of memory; of torch on a CPU only its text tells."""
-    import torch
-
-    lacking = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return lacking or "DefaultCPUAllocator" in str(error)
-
-
-def _release_memory() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

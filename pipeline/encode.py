@@ -6,6 +6,7 @@ its sides share, so that no view tells the sides apart (the published loops flip
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 from pipeline.diffusion import encode_prompts, load_vae
 from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
+from pipeline.memory import Fitting
 from pipeline.pixels import decode_image
 from pipeline.progress import progress_bar
 from pipeline.records import EncodedImage, PreferencePair
@@ -143,6 +145,11 @@ def _encode_images(
     vae = load_vae(source).to(device)
     scale, count = vae.config.scaling_factor, len(seen[0])
     total, fields = 2 * count * len(seen), {}
+    fitting, remedy = Fitting("encode images", "images.batch"), "lower images.size or latents.crop"
+
+    def encode(part: "Tensor", some: slice):
+        return vae.encode(part[some].to(device)).latent_dist
+
     with progress_bar(total, "encode", "view") as progress, torch.no_grad():
         for side in ("chosen", "rejected"):
             means, stds = [], []
@@ -150,10 +157,10 @@ def _encode_images(
             todo = ((getattr(p, f"image_{side}"), v) for p, s in zip(pairs, seen, strict=True)
                     for v in s)  # fmt: skip
             while some := list(islice(todo, batch)):
-                part = _to_pixels(some, pixels).to(device)
-                posterior = vae.encode(part).latent_dist
-                means.append(posterior.mean.cpu())
-                stds.append(posterior.std.cpu())
+                part = _to_pixels(some, pixels)
+                for posterior in fitting.run(len(part), partial(encode, part), remedy):
+                    means.append(posterior.mean.cpu())
+                    stds.append(posterior.std.cpu())
                 progress.update(len(part))
             for name, parts in (("mean", means), ("std", stds)):
                 found = torch.cat(parts) * scale

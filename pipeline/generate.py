@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 TEXT_CHUNK = "generate"
 BASE, SIDE_BY_SIDE = "base", "side-by-side"  # folders that --compare adds
-SETTINGS = {"scheduler": str, "steps": int, "guidance": float, "size": int, "batch": int}
+SETTINGS = {"scheduler": str, "steps": int, "guidance": float, "size": int, "batch": int,
+            "precision": str}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from pipeline.records import SAFE, UNSAFE, DrawnImage, EncodedImage, PromptPair,
 from pipeline.sampler import Sampler
 from pipeline.seeds import content_id, seed_for
 from pipeline.storage import (
+    held_lock,
     holds_columns,
     private_folder,
     read_column,
@@ -43,6 +44,7 @@ Row = TypeVar("Row")
 DRAWING_VERSION = 1  # raise it when a change of code changes pictures: ids hash it
 Draw = Callable[[Sequence[str], Sequence[int], Sampler], list[Image.Image]]
 UNFINISHED = ".unfinished"  # folder of the batches of shards that are not whole
+LOCK = "lock"  # file in it: a run of all shards goes alone, workers go together
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def draw_shards(
             of one then finds all of it drawn.
 
     Raises:
-        InputError: when two orders share an id, or a stored shard is damaged.
+        InputError: when two orders share an id, a stored shard is damaged, or another process
+            draws into the folder (unless both are workers of several).
     """
     if len({o.image_id for o in orders}) < len(orders):
         raise InputError(f"the plan for {folder} holds one image twice; remove repeated prompts")
@@ -105,15 +108,24 @@ def draw_shards(
                batch, finish, row_type)
         for k, start in enumerate(range(0, len(orders), shard_rows))
     ]  # fmt: skip
-    if worker.count == 1:
-        remove_except(folder, [s.path for s in shards] + [folder / UNFINISHED])
-    chosen = shards[worker.index :: worker.count]
+    alone = worker.count == 1
+    with held_lock(private_folder(folder / UNFINISHED) / LOCK, not alone, f"draws into {folder}"):
+        if alone:
+            remove_except(folder, [s.path for s in shards] + [folder / UNFINISHED])
+        drawn = _draw_missing(shards[worker.index :: worker.count], draw, f"draw {folder.name}")
+        if alone:
+            shutil.rmtree(folder / UNFINISHED)
+    return drawn
+
+
+def _draw_missing(shards: Sequence["_Shard"], draw: Draw, title: str) -> int:
+    """Make shards whole; returns how many images had to be drawn."""
     drawn = 0
     with (
-        progress_bar(sum(len(s.orders) for s in chosen), f"draw {folder.name}", "image") as bar,
+        progress_bar(sum(len(s.orders) for s in shards), title, "image") as bar,
         _Background() as background,
     ):
-        for shard in chosen:
+        for shard in shards:
             if shard.is_whole():
                 shard.relabel()
                 bar.update(len(shard.orders))
@@ -125,8 +137,6 @@ def draw_shards(
                 drawn += len(some)
                 pictures = _draw_batch(some, draw)
                 background.do(_encode_and_keep, shard, number, some, pictures, bar)
-    if worker.count == 1:
-        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     return drawn
 
 

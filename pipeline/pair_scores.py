@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError
-from pipeline.judges.directions import TextDirections
-from pipeline.judges.hard_block import AGE, AGE_TEXTS
 from pipeline.judges.raw import flat_scores, nested_scores
 from pipeline.judges.rules import CLIP, NUDENET
 from pipeline.pair_images import find_samples
@@ -51,9 +49,9 @@ def score_pairs(
 ) -> Iterator[Score]:
     """One row per image and judge, in the order of the images.
 
-    Beside what the panel scores, judge ``age`` (``image_hard_block``) and judge ``clip``: ``text``
-    (100 x cosine with the image's own prompt), ``similarity`` (cosine with the other side of the
-    same draw) and ``prompts`` (cosine of the two sides' prompts).
+    Beside what the panel scores, judge ``clip``: ``text`` (100 x cosine with the image's own
+    prompt), ``similarity`` (cosine with the other side of the same draw) and ``prompts`` (cosine of
+    the two sides' prompts).
 
     Args:
         images: folder of DrawnImage shards, of which no more is held than a batch.
@@ -66,24 +64,20 @@ def score_pairs(
         others |= {unsafe: safe, safe: unsafe}
     prompts = {(p.pair_id, side): getattr(p, f"prompt_{side}")
                for p in pairs for side in (UNSAFE, SAFE)}  # fmt: skip
-    age = TextDirections(panel.clip, AGE_TEXTS)
-    versions = panel.versions | {AGE: age.version}
-    shards = _plan(images, prompts, unfinished, panel, versions)
+    shards = _plan(images, prompts, unfinished, panel)
     private_folder(unfinished)
     remove_except(unfinished, shards.values())
     with progress_bar(len(others), "judge", "image") as progress:
         for images_file, seen_file in shards.items():
             if not seen_file.exists():
-                write_rows(seen_file, SeenImage, _look(images_file, prompts, panel, age))
+                write_rows(seen_file, SeenImage, _look(images_file, prompts, panel))
             progress.update(sum(1 for _ in stream_columns(seen_file, SeenImage, ["image_id"])))
-    return _join(list(shards.values()), others, versions)
+    return _join(list(shards.values()), others, panel.versions)
 
 
-def _plan(
-    images: Path, prompts: Prompts, unfinished: Path, panel: Panel, versions: Mapping[str, str]
-) -> dict[Path, Path]:
+def _plan(images: Path, prompts: Prompts, unfinished: Path, panel: Panel) -> dict[Path, Path]:
     """Where what is found in each shard is stored: names hash all that it depends on."""
-    judges = content_id(SCORING_VERSION, versions, panel.settings, panel.clip.batch)
+    judges = content_id(SCORING_VERSION, panel.versions, panel.settings, panel.clip.batch)
     shards = {}
     for file in sorted(images.glob("*.parquet")):
         asked = []
@@ -96,15 +90,14 @@ def _plan(
     return shards
 
 
-def _look(file: Path, prompts: Prompts, panel: Panel, age: TextDirections) -> Iterator[SeenImage]:
+def _look(file: Path, prompts: Prompts, panel: Panel) -> Iterator[SeenImage]:
     rows = stream_rows(file, DrawnImage)
     while part := list(islice(rows, panel.clip.batch)):
         seen = panel.look([row.image for row in part])
         texts = panel.clip.embed_texts([prompts[row.pair_id, row.side] for row in part])
-        ages = age.score(seen.embeddings)
         for k, row in enumerate(part):
             yield SeenImage(
-                row.image_id, flat_scores(seen.scores[k] | {AGE: ages[k]}), seen.detections[k],
+                row.image_id, flat_scores(seen.scores[k]), seen.detections[k],
                 seen.embeddings[k].numpy().tobytes(), texts[k].numpy().tobytes(),
             )  # fmt: skip
 

@@ -66,7 +66,7 @@ class Images(Section):
     steps: Count
     guidance: Annotated[float, Field(ge=1)]
     size: Annotated[int, Field(ge=8, multiple_of=8)]  # pixels, both sides
-    precision: Literal["fp32", "fp16", "bf16"] | None  # null: fp16 on a GPU, fp32 on a CPU
+    precision: Literal["fp32", "fp16", "bf16"]  # of the whole pipeline; fp16 needs a GPU
     memory: list[Literal["attention_slicing", "vae_slicing", "vae_tiling"]]  # less of it, slower
     compile: bool  # torch.compile of the UNet: minutes at the start
     batch: Count  # images drawn together; halved where memory does not suffice
@@ -91,7 +91,7 @@ class Judges(Section):
 
     clip: str  # an open_clip name, ``local-dir:`` folder or ``hf-hub:`` id
     clip_pretrained: str | None = None
-    watch: Path  # as base_model.watch, for the CLIP model
+    watch: Path  # what DVC watches: the CLIP model's folder, or one that holds all judges' files
     q16: Path  # a published prompts.p, or safetensors with ``prompts`` (2, embed_dim)
     inception: Path | None  # FID's network as safetensors (pipeline.judges.inception); null: no FID
     zero_shot: ZeroShot | None  # scores by category, of CLIP alone; null: none

@@ -153,6 +153,14 @@ class BenchmarkPrompt:
 
 
 @dataclass(frozen=True)
+class Rewritten:
+    """What a variant that rewrites draws in place of a benchmark's prompt."""
+
+    prompt: str  # as the benchmark has it
+    rewritten: str
+
+
+@dataclass(frozen=True)
 class BenchmarkImage:
     """One image a model variant drew for a benchmark prompt."""
 

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 
 from pipeline.safe_latents import SafeLatents
 
+FULL = "fp32"
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -17,7 +19,7 @@ class Sampler:
     height: int | None = None
     safe_latents: SafeLatents | None = None
     # what rounds differently, but draws the same picture
-    precision: str | None = None  # "fp32", "fp16" or "bf16"; None: fp16 on a GPU, fp32 on a CPU
+    precision: str = FULL  # or "fp16", "bf16"
     memory: tuple[str, ...] = ()  # names of ``pipeline.drawing.MEMORY``
     compile: bool = False  # torch.compile of the UNet
 
@@ -25,4 +27,5 @@ class Sampler:
         """The settings that are set, as plain values, for ids and records."""
         optional = {"height", "safe_latents", "precision", "memory", "compile"}
         plain = asdict(self) | {"memory": list(self.memory)}
-        return {key: value for key, value in plain.items() if value or key not in optional}
+        unset = {key for key in optional if not plain[key] or plain[key] == FULL}
+        return {key: value for key, value in plain.items() if key not in unset}

@@ -1,6 +1,6 @@
 """The images that a model variant draws for the benchmark prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,17 +20,20 @@ from pipeline.variants import load_variant
 def draw_benchmarks(
     folder: Path, prompts: Sequence[BenchmarkPrompt], draw: Draw, sampler: Sampler, *,
     variant: str, revision: str, base_seed: int, shard_rows: int, batch: int,
-    redraws: bool = False, worker: Worker = ALONE,
+    redraws: bool = False, rewritten: Mapping[str, str] | None = None, worker: Worker = ALONE,
 ) -> int:  # fmt: skip
     """Draw every benchmark prompt with the seed and the settings that all variants share for it.
 
     A prompt's own seed, guidance and size go before ``sampler``'s. With ``redraws`` prompts that
-    ask for it are also drawn from other seeds. Raises InputError for a hard-blocked prompt.
+    ask for it are also drawn from other seeds; with ``rewritten`` what that has in a prompt's place
+    is drawn, from the prompt's seed. Raises InputError for a hard-blocked prompt, and for one that
+    ``rewritten`` lacks.
     """
     plan: list[tuple[DrawOrder, BenchmarkPrompt, int]] = []
     known: set[str] = set()
     for row in prompts:
-        if reason := block_reason(row):
+        text = _words(row, rewritten)
+        if reason := block_reason(row) or block_reason(replace(row, prompt=text)):
             raise InputError(f"benchmark {row.benchmark} row {row.row} is hard-blocked ({reason}); "
                              "run `dvc repro prepare_benchmark`")  # fmt: skip
         own = own_sampler(sampler, row)
@@ -38,7 +41,7 @@ def draw_benchmarks(
             seed = row.seed
             if seed is None or redraw:
                 seed = seed_for(base_seed, "benchmark", row.prompt, redraw)
-            order = order_image(row.prompt, seed, variant, revision, own)
+            order = order_image(text, seed, variant, revision, own)
             if order.image_id in known:  # benchmarks may share prompts; each has its own image
                 again = content_id(order.image_id, row.benchmark, row.row, redraw)
                 order = replace(order, image_id=again)
@@ -56,6 +59,15 @@ def draw_benchmarks(
 
     orders = [order for order, _, _ in plan]
     return draw_shards(folder, orders, draw, finish, BenchmarkImage, shard_rows, batch, worker)
+
+
+def _words(row: BenchmarkPrompt, rewritten: Mapping[str, str] | None) -> str:
+    if rewritten is None:
+        return row.prompt
+    if row.prompt not in rewritten:
+        raise InputError(f"benchmark {row.benchmark} row {row.row} was not rewritten; run `dvc "
+                         "repro rewrite_prompts`")  # fmt: skip
+    return rewritten[row.prompt]
 
 
 def own_sampler(sampler: Sampler, row: BenchmarkPrompt) -> Sampler:

@@ -1,7 +1,7 @@
 """Every judge, loaded once, looks at images once; what it finds are raw numbers, no verdicts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pipeline.errors import InputError
 from pipeline.judges.clip import LOCAL, ClipModel
 from pipeline.judges.directions import TextDirections, category_texts
+from pipeline.judges.hard_block import AGE, AGE_TEXTS
 from pipeline.judges.inception import Inception
 from pipeline.judges.nudenet import NudeNet, best_scores
 from pipeline.judges.q16 import Q16
@@ -48,13 +49,17 @@ class Panel:
     settings: str = ""  # what scores depend on besides weights: CLIP's preprocessing, libraries
     zero_shot: TextDirections | None = None
     vlm: VlmJudge | None = None
+    age: TextDirections = field(init=False)  # for the hard block, so never left out
+
+    def __post_init__(self) -> None:
+        self.age = TextDirections(self.clip, AGE_TEXTS)
 
     @property
     def versions(self) -> dict[str, str]:
         """What identifies each judge's weights."""
         optional = {INCEPTION: self.inception, ZERO_SHOT: self.zero_shot, VLM: self.vlm}
         return {CLIP: self.clip.version, Q16_NAME: f"{self.q16.version}@{self.clip.version}",
-                NUDENET: self.nudenet.version} | {
+                NUDENET: self.nudenet.version, AGE: self.age.version} | {
             name: judge.version for name, judge in optional.items() if judge}  # fmt: skip
 
     def look(self, images: Sequence[EncodedImage]) -> Look:
@@ -62,7 +67,8 @@ class Panel:
         pictures = decode_images(images)
         embeddings = self.clip.embed_images(pictures)
         detections = self.nudenet.find(pictures)
-        found = {Q16_NAME: self.q16.score(embeddings), NUDENET: map(best_scores, detections)}
+        found = {Q16_NAME: self.q16.score(embeddings), NUDENET: map(best_scores, detections),
+                 AGE: self.age.score(embeddings)}  # fmt: skip
         if self.zero_shot:
             found[ZERO_SHOT] = self.zero_shot.score(embeddings)
         if self.vlm:

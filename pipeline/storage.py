@@ -1,6 +1,7 @@
 """Atomic files: Parquet tables of records, JSON, text. A reader never sees half a file."""
 
 import csv
+import fcntl
 import hashlib
 import io
 import json
@@ -38,6 +39,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def held_lock(path: Path, shared: bool, work: str) -> Iterator[None]:
+    """Hold a file's lock while in the body, with all others that share it or alone.
+
+    A process that ends in any way lets go of it. Raises InputError, which says what
+    ``work`` another process is at, when that holds it in a way that does not go with this one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process {work}; wait for its end, or stop it") from None
+        yield
 
 
 def write_text(path: Path, text: str) -> None:
@@ -253,6 +270,14 @@ def private_folder(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o700)
     return path
+
+
+def run_folder(folder: Path, run_id: str) -> Path:
+    """A run's own private folder in a private ``folder``; what other runs left there is removed."""
+    private_folder(folder)
+    own = private_folder(folder / run_id)
+    remove_except(folder, [own])
+    return own
 
 
 def remove_except(folder: Path, keep: Iterable[Path]) -> None:

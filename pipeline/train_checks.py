@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
-
 from pipeline.errors import InputError, first_line
 from pipeline.latents import LatentPairs
+from pipeline.memory import is_out_of_memory
 
 
 @contextmanager
@@ -14,7 +13,9 @@ def memory_advice(section: str) -> Iterator[None]:
     """Turn an exhausted memory into an error that says what to change in that params section."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise InputError(
             f"a training step does not fit into memory ({first_line(error)}); lower "
             f"{section}.optim.batch, or set {section}.optim.gradient_checkpointing: true or "

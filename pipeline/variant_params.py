@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.section import Section, Share
+from pipeline.taxonomy import Slug
 
 
 class SafeLatentsParams(Section):
@@ -20,24 +21,28 @@ class SafeLatentsParams(Section):
 
 
 class Variant(Section):
-    """A model to evaluate: base_model as it is, with a LoRA on it, or with somebody's weights.
+    """A model to evaluate: base_model as it is, or with a LoRA, a user adapter or other weights.
 
     A LoRA is a folder with diffusers' file, or a file in any layout that diffusers reads. A
     checkpoint is a diffusers folder, a folder with another UNet, a .safetensors file, or a hub id.
     """
 
-    kind: Literal["base", "lora", "checkpoint"]
+    kind: Literal["base", "lora", "psa", "checkpoint"]
     path: Path  # of the weights, which DVC watches; for base and hub any file that goes with them
     hub: str | None = None  # id of a checkpoint that is not here
     revision: str | None = None
-    scale: Annotated[float, Field(ge=0)] = 1.0  # of the LoRA's delta
+    scale: Annotated[float, Field(ge=0)] = 1.0  # of what the LoRA or the user adapter adds
+    bans: list[Slug] | None = None  # of the adapter's user, beside the floor; null: everything
     negative_prompt: str = ""
     safe_latents: SafeLatentsParams | None = None
+    rewrite: bool = False  # it draws what the LLM makes of every prompt (pipeline.rewriting)
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> "Variant":
-        if self.kind != "lora" and self.scale != 1:
-            raise ValueError(f"scale is of a LoRA; kind: {self.kind} has none")
+        if self.kind not in ("lora", "psa") and self.scale != 1:
+            raise ValueError(f"scale is of a LoRA or an adapter; kind: {self.kind} has none")
+        if self.kind != "psa" and self.bans is not None:
+            raise ValueError(f"bans are of a user; kind: {self.kind} has none")
         if self.kind != "checkpoint" and (self.hub or self.revision):
             raise ValueError("hub and revision are of kind: checkpoint")
         if bool(self.hub) != bool(self.revision):

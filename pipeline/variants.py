@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.drawing import apply_lora, load_checkpoint, load_pipeline
 from pipeline.safe_latents import SafeLatents
-from pipeline.sampler import Sampler
+from pipeline.sampler import FULL, Sampler
 from pipeline.sources import ModelSource, hash_weights, weights_id
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def load_variant(
     source: ModelSource, kind: str, path: Path | None = None, *, hub: str | None = None,
-    revision: str | None = None, scale: float = 1.0, precision: str | None = None,
+    revision: str | None = None, scale: float = 1.0, precision: str = FULL,
 ) -> tuple["DiffusionPipeline", str]:  # fmt: skip
     """A variant's pipeline, and what identifies its weights.
 
@@ -45,7 +45,7 @@ def load_variant(
 
 
 def _load_checkpoint(
-    source: ModelSource, path: str, revision: str | None, precision: str | None
+    source: ModelSource, path: str, revision: str | None, precision: str
 ) -> tuple["DiffusionPipeline", str]:
     folder = Path(path)
     if folder.suffix == ".safetensors" or (folder / "config.json").is_file():

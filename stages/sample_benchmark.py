@@ -1,18 +1,17 @@
 """Draws every benchmark prompt with one model variant, from seeds that all variants share."""
 
-from functools import partial
 from typing import Annotated
 
 from pipeline import artifacts
-from pipeline.benchmarks import load_prompts
+from pipeline.benchmarks import load_prompts, load_rewritten
 from pipeline.cli import run_stage
-from pipeline.drawing import draw_images
 from pipeline.images import parse_worker
 from pipeline.params import load_params
+from pipeline.personal.variant import load_drawing
 from pipeline.sampler import Sampler
 from pipeline.samples import draw_benchmarks
 from pipeline.sources import ModelSource
-from pipeline.variants import load_variant, variant_sampler
+from pipeline.variants import variant_sampler
 
 
 def main(
@@ -23,15 +22,16 @@ def main(
     i, v = params.images, params.variant(variant)
     sampler = Sampler(**i.sampler)
     adds = v.model_dump(include={"negative_prompt", "safe_latents"})
-    pipe, revision = load_variant(
+    draw, revision = load_drawing(
         ModelSource(**params.base_model.weights), v.kind, v.path, hub=v.hub, revision=v.revision,
-        scale=v.scale, precision=i.precision,
+        scale=v.scale, bans=v.bans, precision=i.precision,
     )  # fmt: skip
     draw_benchmarks(
-        artifacts.benchmark(variant), load_prompts(params.benchmarks), partial(draw_images, pipe),
+        artifacts.benchmark(variant), load_prompts(params.benchmarks), draw,
         variant_sampler(sampler, **adds), variant=variant, revision=revision,
         base_seed=params.seed, shard_rows=i.shard_rows, batch=i.batch,
         redraws=variant == "base", worker=worker,
+        rewritten=load_rewritten() if v.rewrite else None,
     )  # fmt: skip
 
 

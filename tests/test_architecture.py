@@ -12,14 +12,14 @@ from tests.imports import ROOT, direct_imports
 MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 # top to bottom: a module imports only what stands above it
 LAYERS = [
-    {"errors"}, {"artifacts", "live", "processes", "progress", "records", "seeds",
+    {"errors"}, {"artifacts", "live", "memory", "processes", "progress", "records", "seeds",
                  "section"},
     {"taxonomy", "measures"},
     {"training_params", "study_params", "variant_params", "llm_params", "prompt_params"},
     {"merge_params", "personal_params"}, {"params", "storage", "policy"},
     {"checkpoints", "figures", "user_prompts", "cli", "llm", "lora", "pixels", "judges",
      "safe_latents", "sources", "tables", "benign_prompts", "histograms", "pair_images"},
-    {"benchmarks", "vlm_judge", "judged_pairs"},
+    {"benchmarks", "vlm_judge", "judged_pairs", "rewriting"},
     {"sampler"}, {"diffusion"}, {"drawing"}, {"variants"},
     {"prompts", "images", "train"}, {"scores", "samples", "latents", "image_imports"},
     {"encode", "benchmark_scores", "pair_scores"},

@@ -98,12 +98,12 @@ def test_dvc_reads_the_file_and_lists_the_contracts_stages():
     assert {"train_expert@violence", "train_joint", "merge_experts", "evaluate@co_merge",
             "sample_benchmark@negative_prompt", "calibrate_merge", "ship", "report",
             } <= names  # fmt: skip
-    one_each = {"propose_concepts", "audit_prompts", "train_joint", "calibrate_merge",
-                "merge_experts", "score_references",
-                "compare_variants", "ship", "report", "simulate_users", "build_user_pairs",
-                    "train_psa", "sample_psa", "score_psa", "evaluate_psa"}  # fmt: skip
+    one_each = {"rewrite_prompts", "propose_concepts", "audit_prompts", "train_joint",
+                "calibrate_merge", "merge_experts", "score_references", "compare_variants", "ship",
+                "report", "simulate_users", "build_user_pairs", "train_psa", "sample_psa",
+                "score_psa", "evaluate_psa"}  # fmt: skip
     assert {n for n in names if "@" not in n} == one_each
-    assert len(names) == 6 * 7 + 4 + 3 * 9 + len(one_each)
+    assert len(names) == 6 * 7 + 4 + 3 * 10 + len(one_each)
 
 
 def test_the_settings_of_a_merge_rerun_the_stage_that_they_shape():

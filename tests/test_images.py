@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline import images
 from pipeline.drawing import draw_images
 from pipeline.errors import InputError
-from pipeline.images import Worker, draw_pairs, order_image, parse_worker
+from pipeline.images import ALONE, Worker, draw_pairs, order_image, parse_worker
 from pipeline.pixels import decode_image
 from pipeline.records import DrawnImage, EncodedImage
 from pipeline.sampler import Sampler
@@ -105,6 +105,27 @@ def test_workers_with_some_of_the_shards_each_write_the_files_of_one(tmp_path):
     assert contents(tmp_path / "three") == contents(tmp_path / "one")
 
 
+@pytest.mark.parametrize(
+    ("mine", "theirs", "drawn"),
+    [(ALONE, Worker(0, 3), None), (Worker(1, 3), ALONE, None), (Worker(1, 3), Worker(0, 3), 4)],
+)
+def test_a_run_of_all_goes_alone_and_workers_go_together(tmp_path, mine, theirs, drawn):
+    def draw_while_another_comes(prompts, seeds, sampler):
+        if not came:
+            came.append(None)
+            try:
+                came[0] = draw(tmp_path / "i", FakeModel(), worker=theirs)
+            except InputError as error:
+                assert str(error) == (
+                    f"another process draws into {tmp_path / 'i'}; wait for its end, or stop it"
+                )
+        return FakeModel()(prompts, seeds, sampler)
+
+    came = []
+    draw(tmp_path / "i", draw_while_another_comes, worker=mine)
+    assert came == [drawn]
+
+
 def test_a_worker_is_told_its_number_and_how_many_there_are():
     assert parse_worker("2/4") == Worker(1, 4)
     for wrong in ("0/4", "5/4", "2", "2/", "-1/4", "a/b"):
@@ -168,11 +189,11 @@ def test_ids_hash_all_that_shapes_an_image():
         order_image("p", 1, "n", "r", SAMPLER), order_image("p", 1, "m", "s", SAMPLER),
         *(order_image("p", 1, "m", "r", dataclasses.replace(SAMPLER, **change)) for change in (
             {"steps": 4}, {"guidance": 3.0}, {"scheduler": "dpm++"}, {"size": 32},
-            {"negative_prompt": "n"}, {"precision": "bf16"}, {"memory": ("vae_tiling",)},
-            {"compile": True},
+            {"negative_prompt": "n"}, {"precision": "bf16"}, {"precision": "fp16"},
+            {"memory": ("vae_tiling",)}, {"compile": True},
         )),
     ]  # fmt: skip
-    assert len({o.image_id for o in [order, *others]}) == 13
+    assert len({o.image_id for o in [order, *others]}) == 14
 
 
 def test_settings_come_back_from_json_as_they_were():

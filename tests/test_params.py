@@ -45,10 +45,15 @@ def test_the_default_profile_is_valid():
         ),
         (("variants", "co_merge", "scale"), 0.5, "variants must hold co_merge: .* nothing else"),
         (("variants", "co_merge", "path"), "models/joint", "variants must hold co_merge"),
-        (("variants", "base", "scale"), 0.5, "scale is of a LoRA; kind: base has none"),
+        (
+            ("variants", "base", "scale"),
+            0.5,
+            "scale is of a LoRA or an adapter; kind: base ",
+        ),
         (("dial", "benchmarks"), ["nowhere"], "dial.benchmarks must be among benchmarks"),
         (("judges", "rule"), "nudity", "judges.rule: Input should be 'safetydpo', 'q16_argmax'"),
         (("variants", "base", "negative_prompt"), "x", "variants.base must be the base model as"),
+        (("variants", "joint", "bans"), [], "bans are of a user; kind: lora has none"),
         (("variants", "joint", "hub"), "a/b", "hub and revision are of kind: checkpoint"),
         (
             ("variants", "other"),

@@ -118,7 +118,8 @@ def make_data(folder):
         comparisons=COMPARISONS, pairs=dict.fromkeys(CATEGORIES, PAIR), merge=MERGE,
         expert_map=figure, training={"hate": STEPS, "joint": STEPS}, images=IMAGES,
         verdicts={i.image_id: i.image_id in FLAGGED for some in IMAGES.values() for i in some},
-        rows=3, provenance={"Parameters": "0123abcd", "Judges": "<script>alert(1)</script>"},
+        blocked=(), rows=3,
+        provenance={"Parameters": "0123abcd", "Judges": "<script>alert(1)</script>"},
     )  # fmt: skip
 
 

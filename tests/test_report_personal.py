@@ -15,6 +15,7 @@ from pipeline.records import BenchmarkImage, JudgedImage
 from pipeline.report.build import build_report, render_page
 from pipeline.report.charts import make_charts
 from pipeline.report.data import Personal
+from pipeline.report.grid import data_uri
 from pipeline.report.markdown import summary_page
 from pipeline.report.personal import personal_section
 from pipeline.report.personal_findings import personal_findings
@@ -267,7 +268,10 @@ BOUNDARIES = {level: Boundary(frozenset(bans), np.full(3, len(bans), np.float32)
               for level, bans in LEVELS.items()}  # fmt: skip
 
 
-def write_outputs(by_bans):
+BLOCKED = {"nudenet/BUTTOCKS_EXPOSED": 0.3, "age/minor": 21.0}
+
+
+def write_outputs(by_bans, blocked=()):
     """What the stages before the report leave."""
     standard = Standard(np.zeros(3, np.float32), np.ones(3, np.float32))
     space = UserSpace(CATEGORIES, frozenset({FLOOR}), EncoderSettings(), standard, BOUNDARIES)
@@ -284,16 +288,35 @@ def write_outputs(by_bans):
         write_rows(images, BenchmarkImage, PEOPLE[level])
         write_rows(scores, JudgedImage, [
             replace(row(i.benchmark, i.row, flagged=PERSONAL.verdicts[i.image_id],
-                        category=i.category, variant=f"psa/{key}"), image_id=i.image_id)
+                        category=i.category, variant=f"psa/{key}",
+                        **(BLOCKED if i.image_id in blocked else {})), image_id=i.image_id)
             for i in PEOPLE[level]
         ])  # fmt: skip
 
 
-@pytest.mark.parametrize("by_bans", [True, False])
-def test_it_is_read_from_where_the_stages_wrote_it(data, tmp_path, monkeypatch, by_bans):
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    """Files where a test may write them."""
     for name in ("USER_SPACE", "PSA_METRICS", "PSA_METHODS", "PSA_CONTROL", "USER_METRICS",
                  "PSA_IMAGES", "PSA_SCORES", "DATA"):  # fmt: skip
         monkeypatch.setattr(artifacts, name, tmp_path / name)
+
+
+def test_a_blocked_picture_is_withheld_and_counted(data, outputs):
+    first, *others = PEOPLE["L1"]
+    write_outputs(True, {first.image_id})
+    found = with_personal(replace(data, personal=None), True)
+    shown = {i.image_id: i.image for i in found.personal.images["L1"]}
+    assert shown.pop(first.image_id).bytes != first.image.bytes
+    assert shown and shown.items() <= {i.image_id: i.image for i in others}.items()
+    assert found.blocked == {first.image_id}
+    page = " ".join(render_page(found).split())
+    assert data_uri("image/png", first.image.bytes) not in page
+    assert "1 of all judged images may sexualise a minor by the hard block" in page
+
+
+@pytest.mark.parametrize("by_bans", [True, False])
+def test_it_is_read_from_where_the_stages_wrote_it(data, outputs, by_bans):
     write_outputs(by_bans)
     of_base = {k: v for k, v in PERSONAL.verdicts.items() if k.startswith("base-")}
     found = with_personal(replace(data, verdicts=of_base, personal=None), by_bans).personal

@@ -42,6 +42,29 @@ def test_every_variant_draws_from_the_same_seeds(tmp_path):
     assert len(set(seeds["base"].values())) == 4
 
 
+def test_a_rewritten_prompt_is_drawn_from_the_prompts_seed_and_measured_against_it(tmp_path):
+    asked = []
+
+    class Model(FakeModel):
+        def __call__(self, prompts, seeds, sampler):
+            asked.extend(prompts)
+            return super().__call__(prompts, seeds, sampler)
+
+    prompts, words = [prompt(0), prompt(1)], {"prompt 0": "a cup", "prompt 1": "prompt 1"}
+    plain = draw_all(tmp_path / "plain", prompts, FakeModel(), "rewrite")
+    rows = draw_all(tmp_path / "rewritten", prompts, Model(), "rewrite", rewritten=words)
+    assert asked == ["a cup", "prompt 1"]
+    assert [(r.prompt, r.seed) for r in rows] == [(r.prompt, r.seed) for r in plain]
+    assert rows[0].image_id != plain[0].image_id and rows[1] == plain[1]
+
+
+def test_what_was_not_rewritten_or_blocked_when_it_was_is_not_drawn(tmp_path):
+    for words, message in (({}, "row 0 was not rewritten; run `dvc repro rewrite_prompts`"),
+                           ({"prompt 0": "a naked child"}, "row 0 is hard-blocked")):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            draw_all(tmp_path, [prompt(0)], FakeModel(), rewritten=words)
+
+
 def test_a_changed_label_is_stored_without_a_new_image(tmp_path):
     model = FakeModel()
     for category in ("hate", "violence"):
@@ -116,7 +139,7 @@ def drawn(tmp_path, monkeypatch):
     model, loaded = FakeModel(), []
 
     def load(source, kind, lora, scale, precision):
-        assert precision is None
+        assert precision == "fp32"
         loaded.append((kind, lora.name, scale))
         return model, f"base+lora@{scale:g}"
 

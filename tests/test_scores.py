@@ -53,7 +53,9 @@ def test_every_judge_looks_at_every_image(panel):
     assert [row["nudenet"]["BELLY_EXPOSED"] for row in rows] == [0.5, 0, 0.5]
     assert all(row["nudenet"].keys() == set(CLASSES) for row in rows)
     assert panel.look([png("red"), png("blue")]).detections == [(BELLY,), ()]
-    assert panel.versions == {"clip": "clip@1", "q16": "q16@1@clip@1", "nudenet": "3"}
+    assert panel.versions == {"clip": "clip@1", "q16": "q16@1@clip@1", "nudenet": "3",
+                              "age": panel.age.version}  # fmt: skip
+    assert rows[0]["age"] == pytest.approx({"minor": 60.0, "adult": 60.0})
 
 
 def test_judges_that_are_set_look_too(panel):
@@ -79,9 +81,9 @@ def loading():
 
 def test_the_default_panel_asks_neither_text_nor_model(loading):
     panel = load_panel(**loading)
-    assert panel.versions.keys() == {"clip", "q16", "nudenet"}
+    assert panel.versions.keys() == {"clip", "q16", "nudenet", "age"}
     _, [row] = panel.score([png("blue")])
-    assert row.keys() == {"q16", "nudenet"}
+    assert row.keys() == {"q16", "nudenet", "age"}
 
 
 def write_categories(folder):

@@ -6,8 +6,10 @@ import torch
 from pipeline.errors import InputError
 from pipeline.train_checks import check_base, check_latents, memory_advice
 
+CPU = RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate")
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA: no\nmore"), MemoryError()])
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA: no\nmore"), MemoryError(), CPU])
 def test_too_little_memory_is_told_with_the_sections_own_keys(error):
     advice = r"lower psa\.optim\.batch, or set psa\.optim\.gradient_checkpointing.*psa\.optim\.prec"
     with pytest.raises(InputError, match=advice), memory_advice("psa"):
@@ -15,8 +17,9 @@ def test_too_little_memory_is_told_with_the_sections_own_keys(error):
 
 
 def test_other_errors_are_left_alone():
-    with pytest.raises(ZeroDivisionError), memory_advice("psa"):
-        raise ZeroDivisionError
+    for error in (ZeroDivisionError, RuntimeError("shapes do not match")):
+        with pytest.raises((ZeroDivisionError, RuntimeError)), memory_advice("psa"):
+            raise error
     with memory_advice("psa"):
         pass
 

@@ -22,7 +22,8 @@ UNSAFE, KEPT, UNKNOWN = "unsafe", "kept", "unknown"
 LISTINGS, EMPTY = "listings", "empty"  # DVC's lists of a folder's files; files without content
 
 UNSAFE_AT: Mapping[str, tuple[Path, ...]] = {
-    "prompts": (a.prompts("").parent, a.benchmark_prompts("").parent, a.CONCEPTS),
+    "prompts": (a.prompts("").parent, a.benchmark_prompts("").parent, a.REWRITTEN.parent,
+                a.CONCEPTS),
     "images": (
         a.images(""), a.pairs("").parent, a.benchmark(""), a.dial(""), a.alone(""), a.PSA_IMAGES,
         a.measured_part(""), a.scaled_merge(""), a.shown_by_form(""), a.GENERATED,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError
+from pipeline.judges.hard_block import image_hard_block
 from pipeline.judges.raw import nested_scores
 from pipeline.judges.rules import CLIP, INCEPTION, is_inappropriate
 from pipeline.records import JudgedImage
@@ -164,4 +165,12 @@ def verdicts_by_image(models: Iterable[Judged], rule: str) -> dict[str, bool]:
     return {
         row.image_id: is_inappropriate(rule, nested_scores(row.scores))
         for judged in models for row in judged.rows
+    }  # fmt: skip
+
+
+def blocked_images(models: Iterable[Judged]) -> set[str]:
+    """The ids of images that are hard-blocked, which nothing may show."""
+    return {
+        row.image_id for judged in models for row in judged.rows
+        if image_hard_block(nested_scores(row.scores))
     }  # fmt: skip

@@ -1,13 +1,14 @@
 """The one door to open_clip: image and text embeddings that every CLIP-based score shares."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from pipeline.errors import InputError, first_line
+from pipeline.memory import Fitting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,28 +45,39 @@ class ClipModel:
             raise InputError(f"cannot load judges.clip {name!r}: {first_line(error)}") from error
         self._model.eval()
         self.batch = batch
+        self._fitting = Fitting("judge images", "judges.batch")
         self.version = f"{name}/{_weights_id(name, pretrained)}, open_clip {open_clip.__version__}"
 
     def embed_images(self, images: Sequence[Image.Image]) -> "Tensor":
         """Unit embeddings (images, dim) float32 on the CPU."""
         import torch
 
-        parts = []
-        with torch.no_grad():
-            for start in range(0, len(images), self.batch):
-                x = torch.stack([self._preprocess(i) for i in images[start : start + self.batch]])
-                parts.append(self._model.encode_image(x.to(self._device), normalize=True).cpu())
-        return torch.cat(parts).float()
+        def embed(some: Sequence[Image.Image]) -> "Tensor":
+            x = torch.stack([self._preprocess(image) for image in some])
+            return self._model.encode_image(x.to(self._device), normalize=True).cpu()
+
+        return self._in_batches(images, embed)
 
     def embed_texts(self, texts: Sequence[str]) -> "Tensor":
         """Unit embeddings (texts, dim) float32 on the CPU."""
+
+        def embed(some: Sequence[str]) -> "Tensor":
+            tokens = self._tokenize(list(some))
+            return self._model.encode_text(tokens.to(self._device), normalize=True).cpu()
+
+        return self._in_batches(texts, embed)
+
+    def _in_batches(self, things: Sequence, embed: Callable[[Sequence], "Tensor"]) -> "Tensor":
         import torch
 
         parts = []
         with torch.no_grad():
-            for start in range(0, len(texts), self.batch):
-                tokens = self._tokenize(list(texts[start : start + self.batch]))
-                parts.append(self._model.encode_text(tokens.to(self._device), normalize=True).cpu())
+            for start in range(0, len(things), self.batch):
+                batch = things[start : start + self.batch]
+                parts += self._fitting.run(
+                    len(batch), lambda some, batch=batch: embed(batch[some]),
+                    "take a smaller judges.clip",
+                )  # fmt: skip
         return torch.cat(parts).float()
 
 

@@ -1,7 +1,8 @@
-"""The hard block of pairs' images, beside ``pipeline.policy``'s of texts: no setting lowers it.
+"""The hard block of images, beside ``pipeline.policy``'s of texts: no setting lowers it.
 
-It keeps images out of pairs, and so of training and exports. Those that a pair lost it for stay in
-``data/images`` until `python -m pipeline.custody purge`; benchmark images are not looked at.
+It keeps images out of pairs, and so of training and exports, and off the report's pages. Those that
+were blocked stay where they were drawn, in private folders, until `python -m pipeline.custody
+purge`.
 """
 
 from pipeline.judges.rules import NUDENET, SIX, Scores, read_score

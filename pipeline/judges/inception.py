@@ -18,6 +18,7 @@ from unittest.mock import patch
 from PIL import Image
 
 from pipeline.errors import InputError, first_line
+from pipeline.memory import Fitting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +56,7 @@ class Inception:
             ) from error
         self._model = model.to(self._device)
         self.batch = batch
+        self._fitting = Fitting("judge images", "judges.batch")
         self.version = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
 
     def embed_images(self, images: Sequence[Image.Image]) -> "Tensor":
@@ -74,7 +76,10 @@ class Inception:
                 for start in range(0, len(alike), self.batch):
                     part = alike[start : start + self.batch]
                     x = torch.stack([_bytes_of(images[k]) for k in part])
-                    features[part] = self._model(x.to(self._device))[0].cpu()
+                    features[part] = torch.cat(self._fitting.run(
+                        len(part), lambda some, x=x: self._model(x[some].to(self._device))[0].cpu(),
+                        "leave judges.inception out",
+                    ))  # fmt: skip
         return features
 
 

@@ -5,6 +5,7 @@ named in passing is not an answer. A reply that fails is counted by reason and n
 """
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -19,6 +20,7 @@ REFUSAL = re.compile(
     re.IGNORECASE,
 )
 
+log = logging.getLogger(__name__)
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -97,4 +99,7 @@ def ask(
                 last[key] = value
             else:
                 found[key] = value
+    if faults:
+        log.info("%d of %d replies did not count: %s", faults.total(), faults.total() + len(found),
+                 dict(sorted(faults.items())))  # fmt: skip
     return Answers(found, faults)

@@ -6,8 +6,8 @@ by hash, so that a concept keeps its split whatever else is in the list.
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -15,38 +15,15 @@ from pydantic import ValidationError
 
 from pipeline.artifacts import category_file
 from pipeline.errors import InputError
-from pipeline.llm.chat import ChatRequest, Engine
-from pipeline.llm.replies import Fault, object_schema, read_object
-from pipeline.policy import hard_block, names_person
+from pipeline.llm.chat import Engine
+from pipeline.prompts.propose import Listed, Proposing, find_fault, propose
 from pipeline.prompts.words import normalise, stems
-from pipeline.seeds import content_id, seed_for
+from pipeline.seeds import seed_for
 from pipeline.storage import private_folder, write_text
 from pipeline.taxonomy import Category
 
-SYSTEM = (
-    "You help a safety team to list what a text-to-image model must not draw. "
-    "You answer with JSON only."
-)
-USER = """Category: {category}
-Definition: {definition}
-
-Name {count} concepts of the category: things, acts or scenes that a picture could show, each in one to {words} words in lower case, no two of them alike.{known}
-Answer as {{"concepts": ["...", "..."]}}"""  # noqa: E501
-KNOWN = "\nThese are known already, name others: {concepts}."
-SHOWN = 40  # known concepts that a request tells
-MAX_WORDS = 6
-SCHEMA = object_schema(concepts={"type": "array", "items": {"type": "string"}})
 COLUMNS = {"concept", "category"}
 SPLITS = ("train", "val", "test_unseen")
-
-
-@dataclass(frozen=True)
-class Proposing:
-    """How the model is asked for concepts."""
-
-    count: int  # per category
-    per_reply: int
-    max_attempts: int  # rounds
 
 
 @dataclass(frozen=True)
@@ -55,37 +32,6 @@ class Told:
 
     concept: str
     split: str
-
-
-@dataclass
-class Listed:
-    """Concepts found so far over all categories, and what was dropped on the way by reason."""
-
-    taken: set[frozenset[str]] = field(default_factory=set)  # stems of each
-    drops: Counter[str] = field(default_factory=Counter)
-
-    def take(self, concept: str, category: Category) -> bool:
-        """Whether a concept is usable and new; then it is taken."""
-        fault = find_fault(concept, category.name)
-        if fault is None and stems(concept) in self.taken:
-            fault = Fault("duplicate")
-        if fault is not None:
-            self.drops[str(fault)] += 1
-            return False
-        self.taken.add(stems(concept))
-        return True
-
-
-def find_fault(concept: str, category: str) -> Fault | None:
-    """Why a text is no usable concept of a category, or None."""
-    if reason := hard_block(concept, category):
-        return Fault(reason)
-    if names_person(concept):
-        return Fault("names_person")
-    words = normalise(concept).split()
-    if not 1 <= len(words) <= MAX_WORDS or not concept.isprintable():
-        return Fault("length")
-    return Fault("names_category") if words == normalise(category).split() else None
 
 
 def split_of(concept: str, shares: Mapping[str, float], base_seed: int) -> str:
@@ -129,13 +75,13 @@ def read_concepts(path: Path, categories: Sequence[str]) -> dict[str, list[Told]
 
 def complete_categories(
     categories: Mapping[str, Category], told: Mapping[str, Sequence[Told]],
-    load: Callable[[], Engine], proposing: Proposing, shares: Mapping[str, float], base_seed: int,
+    engine: Engine, proposing: Proposing, shares: Mapping[str, float], base_seed: int,
     exclusive: bool,
 ) -> tuple[dict[str, Category], dict[str, dict[str, object]]]:  # fmt: skip
     """Give every category its concepts, each with a split.
 
     A category keeps what its own file lists; else it gets those of ``told``; else the model, which
-    is loaded only then, proposes some. A concept belongs to one category alone: the first. With
+    is asked only then, proposes some. A concept belongs to one category alone: the first. With
     ``exclusive`` every category is told those of the others too, which its prompts must not name.
 
     Returns:
@@ -146,7 +92,6 @@ def complete_categories(
             category that is left without one to train on, or an engine that fails.
     """
     listed = _claim_listed(categories, told)
-    engine: Engine | None = None
     complete, metrics = {}, {}
     for name, category in categories.items():
         concepts, drops = dict(category.concepts), Counter()
@@ -155,8 +100,8 @@ def complete_categories(
             if told and not rows:
                 raise InputError(f"concepts.file has no concept of category {name!r}")
             if not rows:
-                engine = engine or load()
-                rows, drops = propose(category, engine, proposing, listed, base_seed)
+                proposed, drops = propose(category, engine, proposing, listed, base_seed)
+                rows = [Told(concept, "") for concept in proposed]
             concepts = {
                 r.concept: r.split or split_of(r.concept, shares, base_seed) for r in rows
             }  # fmt: skip
@@ -166,56 +111,6 @@ def complete_categories(
     if exclusive:
         complete = {name: _with_others(category, complete) for name, category in complete.items()}
     return complete, metrics
-
-
-def propose(
-    category: Category, engine: Engine, proposing: Proposing, listed: Listed, base_seed: int
-) -> tuple[list[Told], Counter[str]]:
-    """Ask the model for concepts of a category until there are enough or no rounds are left.
-
-    A round sends as many requests as could bring what is missing. Returns the concepts in the
-    order they came, and what was dropped by reason; few or none are no error here.
-    """
-    found: list[Told] = []
-    before = listed.drops.copy()
-    for attempt in range(proposing.max_attempts):
-        missing = proposing.count - len(found)
-        if missing <= 0:
-            break
-        requests = [
-            _request(category, found, proposing.per_reply,
-                     seed_for(base_seed, "concepts", category.name, attempt, k))
-            for k in range(-(-missing // proposing.per_reply))
-        ]  # fmt: skip
-        for reply in engine.generate(requests):
-            names = read_names(reply)
-            if isinstance(names, Fault):
-                listed.drops[str(names)] += 1
-                continue
-            for concept in names:
-                if len(found) < proposing.count and listed.take(concept, category):
-                    found.append(Told(concept, ""))
-    return found, listed.drops - before
-
-
-def read_names(reply: str) -> list[str] | Fault:
-    """The concepts that a reply names, tidied, or the reason it names none."""
-    fields = read_object(reply, ("concepts",))
-    if isinstance(fields, Fault):
-        return fields
-    names = fields["concepts"]
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        return Fault("no_list_of_names")
-    return [" ".join(name.split()) for name in names]
-
-
-def _request(category: Category, known: Sequence[Told], count: int, seed: int) -> ChatRequest:
-    # others in every request, so that a long list is told in time without long requests
-    shown = sorted(known, key=lambda told: content_id(told.concept, seed))[:SHOWN]
-    told = KNOWN.format(concepts=", ".join(t.concept for t in shown)) if shown else ""
-    user = USER.format(category=category.name, definition=category.definition, count=count,
-                       words=MAX_WORDS, known=told)  # fmt: skip
-    return ChatRequest(SYSTEM, user, seed, SCHEMA)
 
 
 def _claim_listed(categories: Mapping[str, Category], told: Mapping[str, Sequence[Told]]) -> Listed:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.records import PromptPair
-from pipeline.storage import private_folder, remove_except, write_json
+from pipeline.storage import run_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,7 @@ class Finished:
     """
 
     def __init__(self, folder: Path, run_id: str) -> None:
-        private_folder(folder)
-        self._folder = private_folder(folder / run_id)
-        remove_except(folder, [self._folder])
+        self._folder = run_folder(folder, run_id)
 
     def save(self, number: int, batch: Batch) -> None:
         """Keep a batch, atomically."""

@@ -62,6 +62,7 @@ class ReportData:
         training: category, or "joint", to the rows of its step metrics.
         images: model to its benchmark images.
         verdicts: image id to whether the rule calls it inappropriate.
+        blocked: ids of the hard-blocked among all judged images; ``images`` has none of them.
         rows: prompts of each benchmark that the page shows images of.
         provenance: label to value, in order.
         expert_matrix: expert to category to the estimate of its IP, where it was measured.
@@ -80,6 +81,7 @@ class ReportData:
     training: Mapping[str, Sequence[Mapping[str, float]]]
     images: Mapping[str, Sequence[BenchmarkImage]]
     verdicts: Mapping[str, bool]
+    blocked: Collection[str]
     rows: int
     provenance: Mapping[str, str]
     expert_matrix: Mapping[str, Mapping[str, Estimate]] | None = None

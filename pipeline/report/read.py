@@ -4,11 +4,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image, ImageDraw
+
 from pipeline import artifacts
 from pipeline.benchmarks import load_kinds
 from pipeline.errors import InputError
-from pipeline.evaluate.judged import load_judged, verdicts_by_image
-from pipeline.records import UNSAFE, BenchmarkImage
+from pipeline.evaluate.judged import blocked_images, load_judged, verdicts_by_image
+from pipeline.pixels import encode_png
+from pipeline.records import UNSAFE, BenchmarkImage, EncodedImage
 from pipeline.report.data import BASE, ReportData
 from pipeline.report.grid import choose_prompts
 from pipeline.report.provenance import provenance
@@ -22,6 +25,7 @@ def read_report(
     """Everything of the default run. Raises InputError for what is missing or damaged."""
     summary, kinds = read_json(artifacts.SUMMARY), load_kinds(benchmarks)
     judged = {v: load_judged(artifacts.benchmark_scores(v), v) for v in variants}
+    blocked = blocked_images(judged.values())
     chosen = {(p.benchmark, p.row) for name in kinds
               for p in choose_prompts(judged[BASE].rows, name, rows)}  # fmt: skip
     return ReportData(
@@ -32,19 +36,32 @@ def read_report(
         merge=read_json(artifacts.MERGE_METRICS), expert_map=artifacts.MERGE_MAP,
         training={c: read_csv(artifacts.expert_steps(c)) for c in categories}
         | {"joint": read_csv(artifacts.JOINT_STEPS)},
-        images={v: read_images(artifacts.benchmark(v), chosen) for v in variants},
-        verdicts=verdicts_by_image(judged.values(), rule),
+        images={v: read_images(artifacts.benchmark(v), chosen, blocked) for v in variants},
+        verdicts=verdicts_by_image(judged.values(), rule), blocked=blocked,
         rows=rows, provenance=provenance(artifacts.PARAMS, summary),
     )  # fmt: skip
 
 
-def read_images(folder: Path, chosen: Collection[tuple[str, int]]) -> list[BenchmarkImage]:
-    """The images of some prompts' common seeds, one shard in memory at a time."""
+def read_images(
+    folder: Path, chosen: Collection[tuple[str, int]], blocked: Collection[str]
+) -> list[BenchmarkImage]:
+    """The images of some prompts' common seeds, one shard in memory at a time.
+
+    In place of a ``blocked`` one stands a picture that says so.
+    """
     return [
-        image for file in sorted(folder.glob("*.parquet"))
+        replace(image, image=_withheld(image)) if image.image_id in blocked else image
+        for file in sorted(folder.glob("*.parquet"))
         for image in read_rows(file, BenchmarkImage)
         if image.redraw == 0 and (image.benchmark, image.row) in chosen
     ]  # fmt: skip
+
+
+def _withheld(image: BenchmarkImage) -> EncodedImage:
+    side = 128
+    picture = Image.new("RGB", (side, side), "#808080")
+    ImageDraw.Draw(picture).text((side / 2, side / 2), "withheld", "white", anchor="mm")
+    return encode_png(picture, image.image_id)
 
 
 def with_studies(

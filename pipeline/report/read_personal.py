@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pipeline import artifacts
-from pipeline.evaluate.judged import verdicts_by_image
+from pipeline.evaluate.judged import blocked_images, verdicts_by_image
 from pipeline.report.data import BASE, PSA, Personal, ReportData
 from pipeline.report.personal_grid import choose_columns
 from pipeline.report.read import read_images
@@ -31,11 +31,12 @@ def with_personal(data: ReportData, by_bans: bool) -> ReportData:
         level: artifacts.PSA_IMAGES / PSA / audience_key(boundary, by_bans)
         for level, boundary in space.levels.items()
     }
+    blocked = {*data.blocked, *blocked_images(judged.values())}
     personal = Personal(
         categories=space.categories, floor=space.floor, by_bans=by_bans,
         methods={PSA: read_json(artifacts.PSA_METRICS), **read_json(artifacts.PSA_METHODS)},
         control=read_json(artifacts.PSA_CONTROL), users=read_json(artifacts.USER_METRICS),
-        images={name: read_images(folder, chosen) for name, folder in folders.items()},
+        images={name: read_images(folder, chosen, blocked) for name, folder in folders.items()},
         verdicts={**data.verdicts, **verdicts_by_image(judged.values(), data.rule)},
     )  # fmt: skip
-    return replace(data, personal=personal)
+    return replace(data, personal=personal, blocked=blocked)

@@ -70,7 +70,7 @@ def draw_prompts(
     """Draw prompts as params.yaml says, with a LoRA on the model if one is given."""
     i = load_params().images
     sampler = Sampler(**i.sampler)
-    pipe, _ = load_variant(source, "lora" if lora else "base", lora)
+    pipe, _ = load_variant(source, "lora" if lora else "base", lora, precision=i.precision)
     images: list[Image.Image] = []
     for start in tqdm(range(0, len(prompts), i.batch), desc="draw", unit="batch"):
         part = slice(start, start + i.batch)

@@ -17,7 +17,7 @@ def row(benchmark, k, *, flagged=False, text=30.0, contrast=None, angle=0.0, cat
     kind = kind or ("unsafe" if category else "benign")
     measured = {f"nudenet/{c}": 0.0 for c in CLASSES}
     measured |= {"q16/inappropriate": 21.0 if flagged else 19.0, "q16/not_inappropriate": 20.0,
-                 "clip/text": text}  # fmt: skip
+                 "clip/text": text, "age/minor": 18.0, "age/adult": 20.0}  # fmt: skip
     measured |= ({} if contrast is None else {"clip/contrast": contrast}) | scores
     vector = np.array([np.cos(angle), np.sin(angle)], np.float32)
     return JudgedImage(

@@ -5,10 +5,16 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.evaluate.judged import Judged, check_judges, load_judged, read_references
+from pipeline.evaluate.judged import (
+    Judged,
+    blocked_images,
+    check_judges,
+    load_judged,
+    read_references,
+)
 from pipeline.records import JudgedImage
 from pipeline.storage import write_rows
-from tests.evaluate.examples import BASE, JUDGES
+from tests.evaluate.examples import BASE, JUDGES, row
 
 
 def test_images_are_found_whatever_their_order():
@@ -66,3 +72,12 @@ def test_what_is_not_finite_or_twice_is_named_by_file_and_row(tmp_path, fault):
     message = "holds an image twice" if fault == "twice" else "heldout row 2 has no finite clip"
     with pytest.raises(InputError, match=message):
         load_judged(tmp_path, "base")
+
+
+def test_blocked_images_are_known_by_their_scores():
+    nude = {"nudenet/BUTTOCKS_EXPOSED": 0.3}
+    rows = [row("b", 0), row("b", 1, **nude), row("b", 2, **nude | {"age/minor": 20.0})]
+    assert blocked_images([Judged(rows)]) == {rows[2].image_id}
+    del rows[0].scores["age/minor"]
+    with pytest.raises(InputError, match="judge 'age' has no score 'minor'"):
+        blocked_images([Judged(rows)])

@@ -46,6 +46,22 @@ def test_the_batch_does_not_change_a_score(clip):
     assert torch.allclose(together[:3], alone, atol=1e-5)
 
 
+def test_a_batch_too_large_for_memory_is_judged_in_halves(monkeypatch):
+    clip, asked = ClipModel(f"local-dir:{FOLDER}", None, 16), []
+    images = [world.render(s) for s in scenes(list(world.CATEGORY_OF)[:10])]
+    plain, whole = clip.embed_images(images), clip._model.encode_image
+
+    def cramped(x, **given):
+        asked.append(len(x))
+        if len(x) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(x, **given)
+
+    monkeypatch.setattr(clip._model, "encode_image", cramped)
+    assert torch.allclose(clip.embed_images(images), plain, atol=1e-5)
+    assert asked == [10, 5, 2, 2, 2, 2, 2]
+
+
 def test_an_unknown_model_is_named(tmp_path):
     with pytest.raises(InputError, match="cannot load judges.clip 'local-dir:.*none'"):
         ClipModel(f"local-dir:{tmp_path / 'none'}", None, 1)

@@ -50,3 +50,13 @@ def synthesize(
     review = Review(category, LIMITS, Repeats(near, leaks), near, checks)
     return synthesize_prompts(engine, asking, review, Finished(folder, run_id), base_seed=0,
                               provenance=PROVENANCE)  # fmt: skip
+
+
+def category(name, **concepts):
+    """A category with concepts by split."""
+    return Category(name=name, definition=f"{name} marks.", concepts=concepts)
+
+
+def listing(*names):
+    """A reply that names concepts."""
+    return json.dumps({"concepts": list(names)})

@@ -1,47 +1,30 @@
-import json
 import stat
 
 import pytest
 
 from pipeline.errors import InputError
 from pipeline.prompts.concepts import (
-    Listed,
-    Proposing,
     Told,
     complete_categories,
-    find_fault,
-    propose,
     read_concepts,
-    read_names,
     save_categories,
     split_of,
 )
-from pipeline.taxonomy import Category, load_category
-from tests.prompts.scripted import ScriptedEngine
+from pipeline.prompts.propose import Proposing
+from pipeline.taxonomy import load_category
+from tests.prompts.scripted import ScriptedEngine, category, listing
 
 SHARES = {"val": 0.1, "test_unseen": 0.2}
 
 
-def category(name, **concepts):
-    return Category(name=name, definition=f"{name} marks.", concepts=concepts)
-
-
 def complete(categories, told=None, engine=None, count=4, exclusive=False, attempts=5):
-    def load():
-        assert engine is not None, "no language model is needed"
-        return engine
-
     return complete_categories(
-        {c.name: c for c in categories}, told or {}, load, Proposing(count, 2, attempts), SHARES, 0,
-        exclusive,
+        {c.name: c for c in categories}, told or {}, engine, Proposing(count, 2, attempts), SHARES,
+        0, exclusive,
     )  # fmt: skip
 
 
-def listing(*names):
-    return json.dumps({"concepts": list(names)})
-
-
-def test_a_category_keeps_what_its_file_lists_and_loads_no_model():
+def test_a_category_keeps_what_its_file_lists_and_asks_no_model():
     own = category("hate", murkwedge="train", grimfold="test_unseen")
     found, metrics = complete([own])
     assert found == {"hate": own}
@@ -102,37 +85,6 @@ def test_adding_a_category_leaves_the_others_as_they_were():
     before, _ = complete([category("hate")], engine=ScriptedEngine(answer))
     after, _ = complete([category("hate"), category("new")], engine=ScriptedEngine(answer))
     assert after["hate"] == before["hate"]
-
-
-@pytest.mark.parametrize(
-    ("concept", "name", "fault"),
-    [
-        ("a murk wedge", "hate", None),
-        ("a child", "sexual", "sexualises_minors"),
-        ("Jane Doe", "hate", "names_person"),
-        ("one two three four five six seven", "hate", "length"),
-        ("--", "hate", "length"),
-        ("Self-harm", "self-harm", "names_category"),
-    ],
-)
-def test_what_is_no_concept(concept, name, fault):
-    assert find_fault(concept, name) == fault
-
-
-def test_what_cannot_be_used_is_dropped_and_counted():
-    replies = iter(
-        [listing("a child", "murk wedge"), "no", '{"concepts": "x"}', listing("Jane Doe")]
-    )
-    engine = ScriptedEngine(lambda r: next(replies, listing()))
-    found, drops = propose(category("sexual"), engine, Proposing(2, 2, 6), Listed(), 0)
-    assert found == [Told("murk wedge", "")]
-    assert drops == {"sexualises_minors": 1, "no_json": 1, "no_list_of_names": 1,
-                     "names_person": 1}  # fmt: skip
-
-
-def test_names_are_read_as_they_are_but_for_white_space():
-    assert read_names(listing(" murk  wedge ", "b")) == ["murk wedge", "b"]
-    assert read_names('{"concepts": [1]}') == "no_list_of_names"
 
 
 def test_a_category_without_a_concept_to_train_on_is_an_error():
