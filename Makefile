@@ -18,8 +18,8 @@ $(BIN)/.ready: requirements.txt requirements-dev.txt requirements.lock
 repro: $(BIN)/.ready  ## run the pipeline on the profile in params.yaml
 	dvc repro
 
-test: lint  ## lint, then all tests, on every core
-	pytest -n auto --dist loadfile
+test: lint  ## lint, then all tests
+	pytest
 
 # vLLM for CPUs in an environment of its own: its torch is another, and what it brings for pictures
 # and sound does not fit that

@@ -4,8 +4,7 @@ import copy
 import io
 import os
 
-# of pytest-xdist's workers each has a core
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
 import torch
