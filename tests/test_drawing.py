@@ -254,7 +254,7 @@ def test_too_large_a_batch_is_halved_for_good_and_said(model, monkeypatch, caplo
     assert cramped.asked == asked
     said = [r.getMessage() for r in caplog.records if "memory does not suffice" in r.getMessage()]
     assert len(said) == (1 if fits == 2 else 2)
-    assert "drawing 2, whose last bits may differ; set images.batch" in said[0]
+    assert "to draw images 5 at once: going on with 2, whose last bits may differ; set " in said[0]
 
 
 def test_memory_for_not_even_one_image_is_an_error_with_a_remedy(model, monkeypatch):
@@ -263,7 +263,7 @@ def test_memory_for_not_even_one_image_is_an_error_with_a_remedy(model, monkeypa
     monkeypatch.setattr(type(pipe), "__call__", lambda self, **call: cramped(None, **call))
     with pytest.raises(
         InputError,
-        match="one image of 16 pixels; lower the size, or set images.m",
+        match="draw images one at a time; lower images.size, or set images.memory to .attention",
     ):
         pixels(pipe)
 
