@@ -18,12 +18,12 @@ import torch
 from bench.table import publish, row
 from pipeline.benign_prompts import read_benign_prompts
 from pipeline.diffusion import UNCHECKED
-from pipeline.drawing import draw_images, load_pipeline
-from pipeline.images import DrawOrder, draw_shards, order_image
+from pipeline.drawing.images import DrawOrder, draw_shards, order_image
+from pipeline.drawing.pipelines import draw_images, load_pipeline
+from pipeline.drawing.sampler import Sampler
 from pipeline.params import load_params
 from pipeline.pixels import decode_image
 from pipeline.records import StoredImage
-from pipeline.sampler import Sampler
 from pipeline.seeds import seed_for
 from pipeline.sources import ModelSource
 from pipeline.storage import read_rows

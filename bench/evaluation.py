@@ -16,19 +16,19 @@ import numpy as np
 
 from bench.table import publish, row
 from pipeline import artifacts
-from pipeline.benchmark_scores import judge_folder
 from pipeline.benchmarks import load_prompts
-from pipeline.drawing import draw_images
+from pipeline.drawing.pipelines import draw_images
+from pipeline.drawing.sampler import Sampler
+from pipeline.drawing.samples import draw_benchmarks
+from pipeline.drawing.variants import load_variant
 from pipeline.evaluate.judged import Judged, load_judged
 from pipeline.evaluate.measure import evaluate_variant
 from pipeline.params import Params, load_params
 from pipeline.records import JudgedImage
-from pipeline.sampler import Sampler
-from pipeline.samples import draw_benchmarks
-from pipeline.scores import load_panel
+from pipeline.scoring.benchmarks import judge_folder
+from pipeline.scoring.panel import load_panel
 from pipeline.sources import ModelSource
 from pipeline.storage import write_rows
-from pipeline.variants import load_variant
 
 SHARD = 1000
 

@@ -25,9 +25,9 @@ from bench.memory import peak_memory, reset_peak_memory
 from bench.models import sd15_unet
 from bench.table import publish, row
 from pipeline.lora import Lora, LoraLayer
-from pipeline.merge import MERGE_METHODS, MergeRecipe, merge_experts
-from pipeline.merge_calibration import MergeCalibration
-from pipeline.moments import Moments, Winners
+from pipeline.merging.calibration import MergeCalibration
+from pipeline.merging.methods import MERGE_METHODS, MergeRecipe, merge_experts
+from pipeline.nullspace.moments import Moments, Winners
 
 RANK, EXPERTS = 8, 7
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

@@ -18,12 +18,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from bench.table import publish, row
-from pipeline.judged_pairs import ScoredImages, read_scores
 from pipeline.judges.hard_block import ADULT, AGE, MINOR
 from pipeline.judges.nudenet import CLASSES
 from pipeline.judges.raw import scores_by_image
 from pipeline.judges.rules import CLIP, NUDENET, Q16
-from pipeline.pairs import PairGates, select_pairs, stream_pairs
+from pipeline.pairs.build import PairGates, select_pairs, stream_pairs
+from pipeline.pairs.judged import ScoredImages, read_scores
 from pipeline.records import (
     SAFE,
     UNSAFE,

@@ -16,12 +16,12 @@ from bench.models import sd15_unet
 from bench.table import publish, row
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
-from pipeline.drawing import draw_images, load_pipeline
+from pipeline.drawing.pipelines import draw_images, load_pipeline
+from pipeline.drawing.sampler import Sampler
 from pipeline.params import Params, load_params
 from pipeline.personal.adapter import AdapterSettings, PersonalAdapter
 from pipeline.personal.pipeline import PersonalSafetyPipeline
 from pipeline.personal.user_attention import UserBatch
-from pipeline.sampler import Sampler
 from pipeline.seeds import seed_for
 from pipeline.sources import ModelSource
 

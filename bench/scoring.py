@@ -22,10 +22,10 @@ from PIL import Image
 from bench.table import publish, row
 from pipeline.artifacts import TESTBED
 from pipeline.judges.nudenet import NudeNet
-from pipeline.pair_scores import score_pairs
 from pipeline.pixels import decode_image, encode_png
 from pipeline.records import SAFE, UNSAFE, DrawnImage, EncodedImage, PromptPair, Score
-from pipeline.scores import Panel, load_panel
+from pipeline.scoring.pairs import score_pairs
+from pipeline.scoring.panel import Panel, load_panel
 from pipeline.storage import write_rows
 from pipeline.testbed import world
 

@@ -33,9 +33,9 @@ from bench.table import publish, row
 from pipeline.diffusion import encode_prompts, load_noise_schedule, load_unet, load_vae
 from pipeline.latents import LatentPairs
 from pipeline.lora import attach_lora, round_frozen
-from pipeline.preference import DpoSettings, PreferenceStep
 from pipeline.sources import ModelSource
-from pipeline.train import rows_of_step
+from pipeline.training.loop import rows_of_step
+from pipeline.training.preference import DpoSettings, PreferenceStep
 
 RANK, BETA, PAIRS = 8, 500.0, 48
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]

@@ -19,13 +19,13 @@ from pydantic import ValidationError
 
 from pipeline.artifacts import GENERATED
 from pipeline.cli import run_command
-from pipeline.drawing import apply_lora, draw_images, load_pipeline, lora_file
+from pipeline.drawing.images import Draw
+from pipeline.drawing.pipelines import apply_lora, draw_images, load_pipeline, lora_file
+from pipeline.drawing.sampler import Sampler
 from pipeline.errors import InputError
-from pipeline.images import Draw
 from pipeline.params import Images, load_params
 from pipeline.personal.asked import ForWhom, add_arguments, for_whom
 from pipeline.progress import progress_bar
-from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 from pipeline.storage import atomic_path, private_folder, write_csv
 from pipeline.user_prompts import Plan, Prompt, plan_images, read_prompts

@@ -2,8 +2,8 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.judged_pairs import read_scores
-from pipeline.pairs import PairGates, select_pairs, stream_pairs
+from pipeline.pairs.build import PairGates, select_pairs, stream_pairs
+from pipeline.pairs.judged import read_scores
 from pipeline.params import load_params
 from pipeline.records import PreferencePair, PromptPair
 from pipeline.storage import private_folder, read_rows, write_csv, write_json, write_rows

@@ -1,13 +1,13 @@
 """Measures what layers see under unsafe and benign prompts, and which expert reacts most."""
 
 from pipeline import artifacts
-from pipeline.calibrate import calibrate_merge
-from pipeline.calibration import Calibration
 from pipeline.cli import run_stage
 from pipeline.diffusion import load_noise_schedule, load_unet
 from pipeline.latents import load_latents
+from pipeline.merging.calibrate import calibrate_merge
+from pipeline.merging.preparation import Preparation, load_experts
+from pipeline.nullspace.inputs import Calibration
 from pipeline.params import load_params
-from pipeline.preparation import Preparation, load_experts
 from pipeline.sources import ModelSource
 
 

@@ -3,10 +3,10 @@
 from pipeline import artifacts
 from pipeline.benchmarks import load_kinds
 from pipeline.cli import run_stage
-from pipeline.dial import Outcome
-from pipeline.fronts import Dial, save_fronts, split_kinds
 from pipeline.params import load_params
 from pipeline.storage import read_csv, read_rows
+from pipeline.studies.dial import Outcome
+from pipeline.studies.fronts import Dial, save_fronts, split_kinds
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ from itertools import product
 from pipeline import artifacts
 from pipeline.cli import run_stage
 from pipeline.params import load_params
-from pipeline.scaling import data_curve, merge_curve
 from pipeline.storage import read_json, write_csv
+from pipeline.studies.scaling import data_curve, merge_curve
 
 
 def main() -> None:

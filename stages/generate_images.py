@@ -8,12 +8,12 @@ from typing import Annotated
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.drawing import draw_images, load_pipeline
-from pipeline.image_imports import plan_imports
-from pipeline.images import draw_pairs, draw_shards, parse_worker
+from pipeline.drawing.images import draw_pairs, draw_shards, parse_worker
+from pipeline.drawing.imports import plan_imports
+from pipeline.drawing.pipelines import draw_images, load_pipeline
+from pipeline.drawing.sampler import Sampler
 from pipeline.params import load_params
 from pipeline.records import DrawnImage, PromptPair
-from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 from pipeline.storage import read_rows
 

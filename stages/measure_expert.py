@@ -2,12 +2,12 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
+from pipeline.drawing.sampler import Sampler
 from pipeline.evaluate.results import as_json
 from pipeline.params import load_params
-from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 from pipeline.storage import write_json
-from pipeline.study import open_study
+from pipeline.studies.lora import open_study
 
 
 def main(category: str) -> None:

@@ -2,11 +2,11 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.merge import MergeRecipe
-from pipeline.merge_calibration import load_calibration
-from pipeline.merge_run import MergeOutputs, merge_and_save
+from pipeline.merging.calibration import load_calibration
+from pipeline.merging.methods import MergeRecipe
+from pipeline.merging.preparation import Preparation, load_experts
+from pipeline.merging.run import MergeOutputs, merge_and_save
 from pipeline.params import load_params
-from pipeline.preparation import Preparation, load_experts
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from pipeline.cli import run_stage
 from pipeline.llm.engines import load_engine
 from pipeline.llm.kept import KeptReplies
 from pipeline.params import load_params
+from pipeline.prompts.rewriting import rewrite_prompts
 from pipeline.records import Rewritten
-from pipeline.rewriting import rewrite_prompts
 from pipeline.seeds import content_id
 from pipeline.storage import private_folder, write_rows
 from pipeline.taxonomy import load_categories

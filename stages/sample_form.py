@@ -3,13 +3,13 @@
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
-from pipeline.drawing import load_pipeline
+from pipeline.drawing.pipelines import load_pipeline
+from pipeline.drawing.sampler import Sampler
 from pipeline.params import load_params
 from pipeline.personal.scored import judge_methods
 from pipeline.personal.shown import boundaries, draw_by_adapter, shown_prompts
 from pipeline.records import User
-from pipeline.sampler import Sampler
-from pipeline.scores import load_panel
+from pipeline.scoring.panel import load_panel
 from pipeline.sources import ModelSource
 from pipeline.storage import read_rows
 

@@ -3,11 +3,11 @@
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
-from pipeline.drawing import load_pipeline
+from pipeline.drawing.pipelines import load_pipeline
+from pipeline.drawing.sampler import Sampler
 from pipeline.params import load_params
 from pipeline.personal.shown import Terms, draw_methods, shown_prompts
 from pipeline.records import User
-from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 from pipeline.storage import read_rows
 from pipeline.taxonomy import load_categories

@@ -2,16 +2,16 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
+from pipeline.drawing.sampler import Sampler
 from pipeline.evaluate.results import as_json
 from pipeline.latents import load_latents
-from pipeline.merge import MergeRecipe
+from pipeline.merging.methods import MergeRecipe
+from pipeline.merging.preparation import Preparation
 from pipeline.params import load_params
-from pipeline.preparation import Preparation
-from pipeline.sampler import Sampler
-from pipeline.scaling import merge_some
 from pipeline.sources import ModelSource
 from pipeline.storage import private_folder, write_json
-from pipeline.study import open_study
+from pipeline.studies.lora import open_study
+from pipeline.studies.scaling import merge_some
 
 
 def main(experts: str) -> None:

@@ -1,10 +1,10 @@
 """Judges look at one model variant's benchmark images: raw scores, no thresholds."""
 
 from pipeline import artifacts
-from pipeline.benchmark_scores import judge_folder
 from pipeline.cli import run_stage
 from pipeline.params import load_params
-from pipeline.scores import load_panel
+from pipeline.scoring.benchmarks import judge_folder
+from pipeline.scoring.panel import load_panel
 
 
 def main(variant: str) -> None:

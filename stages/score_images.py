@@ -7,10 +7,10 @@ import shutil
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.pair_scores import score_pairs
 from pipeline.params import load_params
 from pipeline.records import PromptPair, Score
-from pipeline.scores import load_panel
+from pipeline.scoring.pairs import score_pairs
+from pipeline.scoring.panel import load_panel
 from pipeline.storage import private_folder, read_rows, write_rows
 
 

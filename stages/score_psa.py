@@ -4,7 +4,7 @@ from pipeline import artifacts
 from pipeline.cli import run_stage
 from pipeline.params import load_params
 from pipeline.personal.scored import judge_methods
-from pipeline.scores import load_panel
+from pipeline.scoring.panel import load_panel
 
 
 def main() -> None:

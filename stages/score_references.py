@@ -1,10 +1,10 @@
 """What the judges see in benchmarks' reference images, for FID, KID and CMMD to them."""
 
 from pipeline import artifacts
-from pipeline.benchmark_scores import embed_references, judges_of, save_references
 from pipeline.cli import run_stage
 from pipeline.params import load_params
-from pipeline.scores import load_panel
+from pipeline.scoring.benchmarks import embed_references, judges_of, save_references
+from pipeline.scoring.panel import load_panel
 
 
 def main() -> None:

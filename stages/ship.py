@@ -2,9 +2,9 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
+from pipeline.drawing.sampler import Sampler
 from pipeline.evaluate.judged import check_judges, load_judged
 from pipeline.params import load_params
-from pipeline.sampler import Sampler
 from pipeline.shipping.files import ship
 from pipeline.sources import ModelSource
 from pipeline.storage import read_json, write_json

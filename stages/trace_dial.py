@@ -5,15 +5,15 @@ from functools import partial
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
-from pipeline.dial import Outcome, trace_dial
+from pipeline.drawing.sampler import Sampler
+from pipeline.drawing.samples import draw_scale, keep_scales
 from pipeline.evaluate.compare import Comparer
 from pipeline.evaluate.judged import load_judged
 from pipeline.params import load_params
-from pipeline.sampler import Sampler
-from pipeline.samples import draw_scale, keep_scales
-from pipeline.scores import load_panel
+from pipeline.scoring.panel import load_panel
 from pipeline.sources import ModelSource
 from pipeline.storage import write_csv, write_rows
+from pipeline.studies.dial import Outcome, trace_dial
 
 
 def main(model: str) -> None:

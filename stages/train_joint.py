@@ -2,10 +2,10 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.experts import Outputs, Recipe, train_and_save
 from pipeline.latents import load_latents
 from pipeline.params import load_params
 from pipeline.sources import ModelSource
+from pipeline.training.experts import Outputs, Recipe, train_and_save
 
 
 def main() -> None:

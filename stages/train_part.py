@@ -2,12 +2,12 @@
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.experts import Outputs, Recipe, train_and_save
 from pipeline.latents import load_latents
 from pipeline.params import load_params
-from pipeline.parts import recipe_of_part, take_part
 from pipeline.sources import ModelSource
 from pipeline.storage import read_columns
+from pipeline.studies.parts import recipe_of_part, take_part
+from pipeline.training.experts import Outputs, Recipe, train_and_save
 
 
 def main(category: str, part: str) -> None:

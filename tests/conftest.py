@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from pipeline.artifacts import TESTBED
-from pipeline.calibration import Calibration
 from pipeline.diffusion import NoiseSchedule
 from pipeline.latents import LatentPairs
+from pipeline.nullspace.inputs import Calibration
 from pipeline.records import EncodedImage, PromptPair
 from tests.imports import ROOT
 
@@ -114,7 +114,7 @@ def testbed_pipeline(bundled_pipeline):
 @pytest.fixture(scope="session")
 def bundled_pipeline():
     """The bundled model for fixtures that live longer, to be read or copied only."""
-    from pipeline.drawing import load_pipeline
+    from pipeline.drawing.pipelines import load_pipeline
     from pipeline.sources import ModelSource
 
     return load_pipeline(ModelSource(str(TESTBED / "sd")))

@@ -31,7 +31,11 @@ def direct_imports(file: Path) -> set[str]:
 
 
 def code_dependencies(stage: str) -> list[str]:
-    """The files that shape a stage's output: its script and all it imports but the foundations."""
+    """What shapes a stage's output: its script and all it imports but the foundations.
+
+    A package of which it imports half or more is one entry, the folder: DVC writes its whole lock
+    file anew after every stage, and that time goes with the number of entries.
+    """
     todo, found = [ROOT / "stages" / f"{stage}.py"], set()
     while todo:
         file = todo.pop()
@@ -39,9 +43,23 @@ def code_dependencies(stage: str) -> list[str]:
             continue
         found.add(file)
         for name in direct_imports(file):
-            if name.removeprefix("pipeline.") not in EXEMPT:
+            if foundation(name) not in EXEMPT:
                 todo.append(module_file(name))
     code = {f for f in found if f.read_text().count("\n") > 1}
-    templates = {page for f in code for kind in ("jinja", "css", "js")
+    packages = {f.parent for f in code} - {ROOT / "pipeline", ROOT / "stages"}
+    whole = {p for p in packages if 2 * len([f for f in code if f.parent == p]) >= modules_of(p)}
+    files = {f for f in code if f.parent not in whole}
+    templates = {page for f in files for kind in ("jinja", "css", "js")
                  for page in f.parent.glob(f"*.{kind}")}  # fmt: skip
-    return sorted(f.relative_to(ROOT).as_posix() for f in code | templates)
+    return sorted(f.relative_to(ROOT).as_posix() for f in files | whole | templates)
+
+
+def foundation(name: str) -> str:
+    """A module as EXEMPT names it; what lies in the package of params is params."""
+    inside = name.removeprefix("pipeline.")
+    return "params" if inside.startswith("params.") else inside
+
+
+def modules_of(package: Path) -> int:
+    """How many modules a package has."""
+    return len([f for f in package.glob("*.py") if f.name != "__init__.py"])

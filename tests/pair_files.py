@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import artifacts
-from pipeline.judged_pairs import read_scores
 from pipeline.judges.hard_block import AGE
 from pipeline.judges.nudenet import CLASSES
 from pipeline.judges.rules import GENITALIA
-from pipeline.pairs import PairGates, select_pairs, stream_pairs
+from pipeline.pairs.build import PairGates, select_pairs, stream_pairs
+from pipeline.pairs.judged import read_scores
 from pipeline.records import DrawnImage, PromptPair, Score
 from pipeline.storage import write_rows
 from tests.conftest import png, prompt_pair

@@ -67,8 +67,8 @@ import sys
 from pipeline.cli import run_stage
 sys.argv = ["x"]
 def main():
-    from pipeline.drawing import draw_images, load_pipeline
-from pipeline.sampler import Sampler
+    from pipeline.drawing.pipelines import draw_images, load_pipeline
+from pipeline.drawing.sampler import Sampler
 from pipeline.sources import ModelSource
     pipe = load_pipeline(ModelSource("assets/testbed/sd"))
     draw_images(pipe, ["a red secretword star " * 20], [0], Sampler("ddim", 1, 1.0, 64))

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from pipeline import artifacts
-from pipeline.merge_params import Merge
-from pipeline.preparation import Preparation
+from pipeline.merging.preparation import Preparation
+from pipeline.params.merging import Merge
 from tests.imports import ROOT, code_dependencies
 
 DEFAULT = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

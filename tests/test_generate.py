@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.artifacts import LORA_FILE, TESTBED
 from pipeline.diffusion import load_unet
-from pipeline.drawing import draw_images
+from pipeline.drawing.pipelines import draw_images
+from pipeline.drawing.sampler import Sampler
+from pipeline.drawing.variants import load_variant
 from pipeline.generate import (
     main,
     make_recipe,
@@ -22,9 +24,7 @@ from pipeline.generate import (
     side_by_side,
 )
 from pipeline.lora import attach_lora, extract_lora, save_lora
-from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
-from pipeline.variants import load_variant
 
 MODEL = ModelSource(str(TESTBED / "sd"))
 STAR, MOON = "a red star at night", "a blue moon in a field"

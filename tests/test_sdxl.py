@@ -5,18 +5,18 @@ import torch
 
 from pipeline.artifacts import TESTBED
 from pipeline.diffusion import encode_prompts, load_noise_schedule, load_unet
-from pipeline.drawing import draw_images
+from pipeline.drawing.pipelines import draw_images
+from pipeline.drawing.sampler import Sampler
+from pipeline.drawing.variants import load_variant
 from pipeline.encode import encode_pairs
-from pipeline.experts import LoraSettings, Outputs, Recipe, WatchSettings, train_and_save
 from pipeline.latents import load_latents, save_latents
 from pipeline.lora import attach_lora
-from pipeline.preference import DpoSettings, PreferenceStep
 from pipeline.records import PreferencePair
-from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 from pipeline.storage import read_json
-from pipeline.train import TrainSettings
-from pipeline.variants import load_variant
+from pipeline.training.experts import LoraSettings, Outputs, Recipe, WatchSettings, train_and_save
+from pipeline.training.loop import TrainSettings
+from pipeline.training.preference import DpoSettings, PreferenceStep
 from tests.conftest import png
 
 PROMPTS = ["a red star at night", "a blue star at night"]

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline import artifacts as a
-from pipeline.dial import Outcome
 from pipeline.records import Score, User, UserPair
+from pipeline.studies.dial import Outcome
 
 UNSAFE, KEPT, UNKNOWN = "unsafe", "kept", "unknown"
 LISTINGS, EMPTY = "listings", "empty"  # DVC's lists of a folder's files; files without content

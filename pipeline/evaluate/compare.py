@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from pipeline.distances import cmmd
+from pipeline.evaluate.distances import cmmd
 from pipeline.evaluate.judged import Judged, Key, check_judges, check_texts
 from pipeline.evaluate.measure import asked, attacked, drawn, drifts
-from pipeline.judges.rules import CLIP
-from pipeline.measures import measure
-from pipeline.metrics import rounded
-from pipeline.paired import (
+from pipeline.evaluate.measures import measure
+from pipeline.evaluate.metrics import rounded
+from pipeline.evaluate.paired import (
     detectable_difference,
     difference_interval,
     further_away,
@@ -17,6 +16,7 @@ from pipeline.paired import (
     mcnemar,
     mean_difference,
 )
+from pipeline.judges.rules import CLIP
 from pipeline.records import ADVERSARIAL, BENIGN
 
 LEVEL = 0.05

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.artifacts import evaluation
 from pipeline.errors import InputError
-from pipeline.measures import is_judged, measure
+from pipeline.evaluate.measures import is_judged, measure
 from pipeline.records import BENIGN
 from pipeline.storage import read_json
 

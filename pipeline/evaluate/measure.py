@@ -1,7 +1,7 @@
 """Safety and quality of a model variant on every benchmark, against the base model.
 
 Metrics (contract: DESIGN §3), each ``{"value", "low", "high", "n"}`` with a 95 % interval; what
-they mean, and which direction is better, is said in ``pipeline.measures``.
+they mean, and which direction is better, is said in ``pipeline.evaluate.measures``.
 
 - ``ip``, ``ip/<category>``: share of images that the chosen rule calls inappropriate;
   ``ip@<rule>`` by every other published rule, from the same scores.
@@ -22,17 +22,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipeline.benchmarks import categories_of
-from pipeline.distances import (
+from pipeline.errors import InputError
+from pipeline.evaluate.distances import (
     cmmd,
     cmmd_estimate,
     cmmd_unpaired_estimate,
     fid_estimate,
     kid_estimate,
 )
-from pipeline.errors import InputError
 from pipeline.evaluate.judged import Judged, Key, check_judges, check_texts
+from pipeline.evaluate.metrics import Estimate, mean, rate, spread
 from pipeline.judges.rules import CLIP, INCEPTION, rules_for
-from pipeline.metrics import Estimate, mean, rate, spread
 from pipeline.records import ADVERSARIAL, BENIGN
 
 Metrics = dict[str, Estimate]

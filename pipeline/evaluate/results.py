@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pipeline.metrics import Estimate
+from pipeline.evaluate.metrics import Estimate
 
 Stored = dict[str, dict[str, dict[str, float | int]]]  # benchmark -> metric -> estimate
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 from pipeline.evaluate.compare import LEVEL, Comparison, compare_values
 from pipeline.evaluate.judged import Judged, Key
+from pipeline.evaluate.metrics import rounded
+from pipeline.evaluate.paired import holm
 from pipeline.judges.rules import CLIP
-from pipeline.metrics import rounded
-from pipeline.paired import holm
 from pipeline.records import BENIGN, BenchmarkPrompt
 
 FEWEST_PROMPTS = 8  # of a word, for a test to be able to tell anything

@@ -8,10 +8,10 @@ from pathlib import Path
 import jinja2
 import pyarrow as pa
 
+from pipeline.drawing.imports import MODEL as IMPORTED
 from pipeline.exports.facts import Facts
 from pipeline.exports.folder import ROWS
 from pipeline.exports.kinds import Kind
-from pipeline.image_imports import MODEL as IMPORTED
 from pipeline.judges.rules import RULES
 from pipeline.records import arrow_schema
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline import artifacts
+from pipeline.drawing.imports import MODEL as IMPORTED
 from pipeline.errors import InputError
-from pipeline.image_imports import MODEL as IMPORTED
 from pipeline.records import DrawnImage, PreferencePair, PromptPair
 from pipeline.storage import read_json, stream_columns
 

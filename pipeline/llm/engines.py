@@ -20,7 +20,7 @@ def load_engine(
     """Load the named engine.
 
     ``sampling`` holds the fields of ``Sampling``, ``options`` the engine's own arguments; see
-    ``pipeline.llm_params``.
+    ``pipeline.params.llm``.
 
     Raises InputError for an unknown name, with the known ones, and for whatever keeps the model
     from being loaded or reached.

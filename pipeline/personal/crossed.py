@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.metrics import CHUNK, Estimate, rate
+from pipeline.evaluate.metrics import CHUNK, Estimate, rate
 
 
 def where_asked(values: np.ndarray, asked: np.ndarray) -> np.ndarray:

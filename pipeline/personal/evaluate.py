@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.evaluate.judged import Judged
-from pipeline.metrics import Estimate
+from pipeline.evaluate.metrics import Estimate
 from pipeline.personal.judge import Case, PersonalJudge, ScoreJudge, pass_rate, win_rate
 from pipeline.personal.measure import Metrics, Viewer, control_matrix, leakage, measure_viewers
 from pipeline.personal.profiles import describe_profile

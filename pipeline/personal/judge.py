@@ -14,8 +14,8 @@ from pipeline.benchmarks import categories_of
 from pipeline.errors import InputError
 from pipeline.evaluate.judged import Judged, Key
 from pipeline.evaluate.measure import drawn
+from pipeline.evaluate.metrics import Estimate
 from pipeline.judges.rules import CLIP
-from pipeline.metrics import Estimate
 from pipeline.personal.crossed import crossed_estimate
 from pipeline.records import BENIGN, EncodedImage, JudgedImage
 

@@ -15,9 +15,9 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.evaluate.judged import Judged
 from pipeline.evaluate.measure import Metrics, asked, drawn, drifts
+from pipeline.evaluate.measures import MEASURES, Measure
+from pipeline.evaluate.metrics import Estimate, mean, rate
 from pipeline.judges.rules import CLIP
-from pipeline.measures import MEASURES, Measure
-from pipeline.metrics import Estimate, mean, rate
 from pipeline.personal.bans import check_bans
 from pipeline.personal.grid import Grid, inside_categories, keys_of_kind
 from pipeline.records import BENIGN, UNSAFE

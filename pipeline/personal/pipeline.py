@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipeline.drawing import draw_images
+from pipeline.drawing.images import Draw
+from pipeline.drawing.pipelines import draw_images
+from pipeline.drawing.sampler import Sampler
 from pipeline.errors import InputError
-from pipeline.images import Draw
 from pipeline.personal.files import LoadedAdapter, load_adapter
 from pipeline.personal.profiles import UserProfile
 from pipeline.personal.space import Boundary
 from pipeline.personal.user_attention import UserBatch
 from pipeline.policy import hard_block
-from pipeline.sampler import Sampler
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline

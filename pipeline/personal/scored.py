@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.benchmark_scores import judge_folder
 from pipeline.errors import InputError
 from pipeline.evaluate.judged import Judged, load_judged
 from pipeline.personal.shown import METHODS, PSA, audience_key
 from pipeline.personal.space import Boundary
-from pipeline.scores import Panel
+from pipeline.scoring.benchmarks import judge_folder
+from pipeline.scoring.panel import Panel
 from pipeline.storage import private_folder, remove_except
 
 

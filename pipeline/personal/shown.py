@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.drawing import draw_images
-from pipeline.images import Draw
+from pipeline.drawing.images import Draw
+from pipeline.drawing.pipelines import draw_images
+from pipeline.drawing.sampler import Sampler
+from pipeline.drawing.samples import draw_benchmarks
 from pipeline.personal.files import load_space
 from pipeline.personal.pipeline import PersonalSafetyPipeline
 from pipeline.personal.simulate import boundary_of
 from pipeline.personal.space import Boundary, UserSpace
 from pipeline.records import BenchmarkPrompt, User
-from pipeline.sampler import Sampler
-from pipeline.samples import draw_benchmarks
 from pipeline.seeds import content_id, seed_for
 from pipeline.sources import hash_weights
 from pipeline.storage import private_folder, remove_except
@@ -134,7 +134,7 @@ def draw_for_people(
     """Draw all prompts for everybody into ``folder/<method>/<key>``; returns how many were drawn.
 
     Seeds are those that all models share for a prompt; ``settings`` are those of
-    ``pipeline.samples.draw_benchmarks``.
+    ``pipeline.drawing.samples.draw_benchmarks``.
     """
     here = private_folder(folder / method.name)
     by_key = {method.key(boundary): boundary for boundary in people}

@@ -1,6 +1,6 @@
 """One training step of the user adapter: preferences that hold for one user and not for another.
 
-Of a row's pair both sides are shown under one caption, as in ``pipeline.preference``; the policy
+Both sides of a row's pair are shown under one caption, as in ``pipeline.training``; the policy
 sees the row's user, the reference, the same UNet with the adapter off, sees none. Rows whose target
 is the base model are not preferences: the policy is to predict what the reference does.
 """
@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from pipeline.diffusion import NoiseSchedule
-from pipeline.dpo import Errors, squared_error
-from pipeline.draws import Draws, RandomDraws
 from pipeline.latents import LatentPairs
-from pipeline.noised import NoisedPairs
 from pipeline.personal.adapter import PersonalAdapter
 from pipeline.personal.rows import PersonalRows, balanced
 from pipeline.personal.user_attention import UserBatch
-from pipeline.preference import DpoSettings, preference_losses
-from pipeline.processes import ALONE, Processes
-from pipeline.train import over_reference
+from pipeline.training.dpo import Errors, squared_error
+from pipeline.training.draws import Draws, RandomDraws
+from pipeline.training.loop import over_reference
+from pipeline.training.noised import NoisedPairs
+from pipeline.training.preference import DpoSettings, preference_losses
+from pipeline.training.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)

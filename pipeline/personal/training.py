@@ -21,14 +21,14 @@ from pipeline.personal.space import UserSpace
 from pipeline.personal.step import PersonalSettings, PersonalStep
 from pipeline.personal.user_attention import UserBatch
 from pipeline.personal.users import trained
-from pipeline.preference import DpoSettings
-from pipeline.processes import ALONE, Processes, join_processes
 from pipeline.records import User, UserPair
 from pipeline.seeds import ID_LENGTH, content_id, seed_for
 from pipeline.sources import ModelSource
 from pipeline.storage import write_csv, write_json
-from pipeline.train import TrainSettings, kept_entry, train, without_housekeeping
-from pipeline.train_checks import check_base, check_latents, memory_advice
+from pipeline.training.checks import check_base, check_latents, memory_advice
+from pipeline.training.loop import TrainSettings, kept_entry, train, without_housekeeping
+from pipeline.training.preference import DpoSettings
+from pipeline.training.processes import ALONE, Processes, join_processes
 
 SUMMARY = ("loss", "rewards/accuracies", "rewards/margins", "error/chosen_over_reference",
            "error/from_base", "eval/loss", "eval/rewards/accuracies", "eval/rewards/margins",
@@ -83,7 +83,7 @@ def train_adapter(
     Raises:
         InputError: there is nothing to train on, the latents do not fit the UNet or prefer the
             wrong side, or a step does not fit into memory.
-        FloatingPointError: see ``pipeline.train.train``.
+        FloatingPointError: see ``pipeline.training.loop.train``.
     """
     for category, latents in pairs.items():
         check_latents(unet, latents, category)

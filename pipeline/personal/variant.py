@@ -4,13 +4,13 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from pipeline.drawing import draw_images, load_pipeline
+from pipeline.drawing.images import Draw
+from pipeline.drawing.pipelines import draw_images, load_pipeline
+from pipeline.drawing.sampler import FULL
+from pipeline.drawing.variants import load_variant
 from pipeline.errors import InputError
-from pipeline.images import Draw
 from pipeline.personal.pipeline import PersonalSafetyPipeline
-from pipeline.sampler import FULL
 from pipeline.sources import ModelSource, hash_weights
-from pipeline.variants import load_variant
 
 KIND = "psa"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pipeline.artifacts import category_file
 from pipeline.errors import InputError
 from pipeline.params import load_params
-from pipeline.prompt_params import Concepts
+from pipeline.params.prompts import Concepts
 from pipeline.prompts.check import USER as CHECK
 from pipeline.prompts.concepts import read_concepts, split_of
 from pipeline.prompts.synthesize import Asking

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jinja2
 
-from pipeline.measures import measures_of
+from pipeline.evaluate.measures import measures_of
 from pipeline.report.charts import make_charts
 from pipeline.report.comparisons import comparison_rows
 from pipeline.report.data import BASE, ReportData

@@ -6,7 +6,7 @@ Colours that depend on the page's theme are parameters (``ink``, ``paper``), whi
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.measures import show, show_interval, split, title
+from pipeline.evaluate.measures import show, show_interval, split, title
 from pipeline.report.data import Estimate, ReportData
 from pipeline.report.front import COLOURS, PARAMS, front_charts, model_label
 from pipeline.report.training import training_charts

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pipeline.measures import is_judged, measure, show_difference, show_size, title
+from pipeline.evaluate.measures import is_judged, measure, show_difference, show_size, title
 from pipeline.report.data import BASE, Comparison, Comparisons
 
 UNDECIDED = "not told apart"
@@ -11,7 +11,7 @@ NBSP = "\u00a0"
 
 def verdict(comparison: Comparison | None, metric: str, kind: str) -> str:
     """ "better" or "worse", and "" where the two models are not told apart, or neither is meant:
-    see ``pipeline.measures.is_judged``. ``kind`` is the benchmark's."""
+    see ``pipeline.evaluate.measures.is_judged``. ``kind`` is the benchmark's."""
     better = comparison["better"] if comparison else None
     if better is None or not is_judged(metric, kind):
         return ""

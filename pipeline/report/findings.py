@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.measures import (
+from pipeline.evaluate.measures import (
     benchmark_title,
     headline,
     in_order,

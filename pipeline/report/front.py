@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from pipeline.measures import MEASURES, show, show_interval, title
+from pipeline.evaluate.measures import MEASURES, show, show_interval, title
 from pipeline.report.data import BASE, ReportData
 
 WIDTH, HEIGHT = 620, 400  # what labels are placed for; the page may draw it wider

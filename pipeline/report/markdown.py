@@ -2,7 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.measures import benchmark_title, headline, in_order, show, show_interval, split, title
+from pipeline.evaluate.measures import (
+    benchmark_title,
+    headline,
+    in_order,
+    show,
+    show_interval,
+    split,
+    title,
+)
 from pipeline.report.comparisons import marks
 from pipeline.report.data import BASE, Comparisons, Metrics, ReportData
 from pipeline.report.findings import changes, worst_category
@@ -151,7 +159,7 @@ def _personal(data: ReportData) -> list[str]:
 
 
 def fronts_table(report: dict[str, dict]) -> str:
-    """Models at their operating points (``pipeline.fronts``), best first, as Markdown.
+    """Models at their operating points (``pipeline.studies.fronts``), best first, as Markdown.
 
     Of every benign metric the value, and in brackets the p of the paired test against base.
     """
@@ -172,7 +180,7 @@ def fronts_table(report: dict[str, dict]) -> str:
 
 
 def dial_table(rows: Sequence[Mapping[str, float]], benchmarks: Mapping[str, str]) -> str:
-    """A LoRA's headline metrics against its scale, as Markdown; rows of ``pipeline.dial``."""
+    """A LoRA's headline metrics against its scale, as Markdown; rows of ``studies.dial``."""
     known: dict[str, dict[str, float]] = {name: {} for name in benchmarks}
     for column in rows[0]:
         benchmark, _, metric = column.partition("/")
@@ -199,7 +207,7 @@ def alone_table(found: Mapping[str, Metrics], unsafe: str, benign: Sequence[str]
 
 
 def curve_tables(data: Sequence[Mapping[str, str]], merges: Sequence[Mapping[str, str]]) -> str:
-    """The scaling curves, rows of ``pipeline.scaling`` as stored, as two Markdown tables."""
+    """The scaling curves, rows of ``studies.scaling`` as stored, as two Markdown tables."""
 
     def rate(row: Mapping[str, str]) -> str:
         shown = {k: float(row[k]) for k in ("low", "high")}

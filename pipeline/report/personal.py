@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.measures import Measure
+from pipeline.evaluate.measures import Measure
 from pipeline.report.data import ReportData
 from pipeline.report.personal_findings import personal_findings
 from pipeline.report.personal_grid import PeopleGrid, people_grid

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pipeline.measures import show_difference, split
+from pipeline.evaluate.measures import show_difference, split
 from pipeline.report.data import BASE, PSA, Estimate, ReportData
 from pipeline.report.personal_tables import (
     BANNED,

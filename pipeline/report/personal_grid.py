@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.benchmarks import categories_of
-from pipeline.measures import benchmark_title
+from pipeline.evaluate.measures import benchmark_title
 from pipeline.records import BENIGN, UNSAFE, BenchmarkImage, JudgedImage
 from pipeline.report.data import BASE, Personal
 from pipeline.report.grid import MAKERS, Picture, choose_prompts, make_picture

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.measures import Measure, measure, split
+from pipeline.evaluate.measures import Measure, measure, split
 from pipeline.personal.measure import PERSONAL_MEASURES
 from pipeline.report.comparisons import NBSP
 from pipeline.report.data import BASE, PSA, Estimate, Personal, ReportData

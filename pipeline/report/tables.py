@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.measures import (
+from pipeline.evaluate.measures import (
     benchmark_title,
     headline,
     in_order,

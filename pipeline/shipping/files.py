@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.artifacts import LORA_FILE
-from pipeline.drawing import apply_lora, load_published, to_kohya
+from pipeline.drawing.pipelines import apply_lora, load_published, to_kohya
+from pipeline.drawing.sampler import Sampler
 from pipeline.errors import InputError
 from pipeline.lora import Lora, load_lora, lora_tensors
-from pipeline.sampler import Sampler
 from pipeline.shipping.model_card import FUSED, KOHYA_FILE, Metrics, model_card
 from pipeline.sources import ModelSource
 from pipeline.storage import atomic_path, remove_except, write_text

@@ -12,11 +12,11 @@ from pathlib import Path
 import jinja2
 
 from pipeline.artifacts import LORA_FILE
-from pipeline.drawing import ADAPTER
+from pipeline.drawing.pipelines import ADAPTER
+from pipeline.drawing.sampler import Sampler
 from pipeline.errors import InputError
+from pipeline.evaluate.measures import MEASURES, in_order, measure, show, show_interval, title
 from pipeline.judges.rules import CLIP, NUDENET, Q16, RULES, VLM, ZERO_SHOT
-from pipeline.measures import MEASURES, in_order, measure, show, show_interval, title
-from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, float]]]  # benchmark -> metric -> estimate
@@ -49,7 +49,7 @@ def model_card(
     """The card of a merged LoRA, equal for equal arguments.
 
     Args:
-        provenance: as ``pipeline.merge`` writes it into the LoRA's header.
+        provenance: as ``pipeline.merging.methods`` writes it into the LoRA's header.
         rank: of the LoRA's layers.
         base: where the base model comes from.
         evaluation: the metrics of the LoRA; ``base_evaluation`` those of the base model.

@@ -14,13 +14,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from pipeline.artifacts import TESTBED
-from pipeline.drawing import draw_images
+from pipeline.drawing.pipelines import draw_images
+from pipeline.drawing.sampler import Sampler
+from pipeline.drawing.variants import load_variant
 from pipeline.params import load_params
-from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 from pipeline.testbed import world
 from pipeline.testbed.checker import check_images, labels_of, load_checker
-from pipeline.variants import load_variant
 
 CAPTIONS = 256
 CHECKER = TESTBED / "checker" / "checker.safetensors"

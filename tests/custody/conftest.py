@@ -22,7 +22,7 @@ from pipeline.records import DrawnImage, EncodedImage, PromptPair, Score
 from pipeline.storage import private_folder, write_rows, write_text
 from tests.conftest import png, prompt_pair
 from tests.imports import ROOT
-from tests.merging import layer
+from tests.merging.examples import layer
 
 MARK = "thornburst"  # in everything unsafe that the stages write, and in nothing else
 CATEGORY = "violence"

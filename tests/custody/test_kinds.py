@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from pipeline.artifacts import LORA_FILE
-from pipeline.checkpoints import Checkpoints, TrainState
 from pipeline.custody.kinds import (
     EMPTY,
     KEPT,
@@ -18,11 +17,10 @@ from pipeline.custody.kinds import (
     judge,
     kind_at,
 )
-from pipeline.dial import Outcome
 from pipeline.exports.kinds import PickedPair
 from pipeline.latents import FILE, save_latents
 from pipeline.lora import save_lora
-from pipeline.merge_calibration import save_moments
+from pipeline.merging.calibration import save_moments
 from pipeline.personal.files import save_adapter, save_space
 from pipeline.records import (
     BenchmarkImage,
@@ -38,8 +36,10 @@ from pipeline.records import (
 )
 from pipeline.shipping.files import save_kohya
 from pipeline.storage import write_rows
+from pipeline.studies.dial import Outcome
+from pipeline.training.checkpoints import Checkpoints, TrainState
 from tests.conftest import png
-from tests.merging import layer, moments, random_expert
+from tests.merging.examples import layer, moments, random_expert
 from tests.personal.examples import make_adapter, make_space
 from tests.test_dvc import STUDIES, body, outputs
 

@@ -6,7 +6,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.evaluate.compare import Comparer, summarize
 from pipeline.evaluate.judged import Judged
-from pipeline.paired import mcnemar
+from pipeline.evaluate.paired import mcnemar
 from tests.evaluate.examples import BASE, judged, row
 
 BETTER = judged([False] * 4, [True, True, False, False], "m")

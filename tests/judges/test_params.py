@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from pipeline.artifacts import CONCEPTS
 from pipeline.judges.rules import RULES
 from pipeline.params import Judges
-from pipeline.scores import load_panel
+from pipeline.scoring.panel import load_panel
 
 ZERO_SHOT = {"template": "a picture with a {}", "neutral": ["a picture"]}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.metrics import mean, rate
+from pipeline.evaluate.metrics import mean, rate
 from pipeline.personal.crossed import crossed_estimate, where_asked
 
 NAN = np.nan

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.evaluate.judged import Judged
-from pipeline.metrics import rate
+from pipeline.evaluate.metrics import rate
 from pipeline.personal.evaluate import (
     evaluate_control,
     evaluate_methods,

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.metrics import rate
+from pipeline.evaluate.metrics import rate
 from pipeline.personal.judge import (
     FIRST,
     SECOND,

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.evaluate.judged import Judged
-from pipeline.metrics import rate
+from pipeline.evaluate.metrics import rate
 from pipeline.personal.measure import (
     PERSONAL_MEASURES,
     Viewer,

@@ -6,9 +6,9 @@ import yaml
 
 from pipeline.errors import InputError
 from pipeline.params import load_params
+from pipeline.params.personal import Adapter, Beside, Policy
 from pipeline.personal.adapter import AdapterSettings
 from pipeline.personal.step import PersonalSettings
-from pipeline.personal_params import Adapter, Beside, Policy
 
 PUBLISHED = {
     "psa.adapter.form": "attention", "psa.beside.mix_bans": False, "psa.beside.route_weight": 0,

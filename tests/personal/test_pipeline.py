@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 from pipeline.artifacts import TESTBED
-from pipeline.drawing import draw_images
+from pipeline.drawing.pipelines import draw_images
+from pipeline.drawing.sampler import Sampler
 from pipeline.errors import InputError
 from pipeline.personal.adapter import AdapterSettings, PersonalAdapter
 from pipeline.personal.files import LoadedAdapter, load_adapter, save_adapter
 from pipeline.personal.pipeline import PersonalSafetyPipeline
 from pipeline.personal.profiles import UserProfile
-from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 from tests import test_sdxl
 from tests.personal.examples import CATEGORIES, make_space, randomise

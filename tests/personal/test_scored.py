@@ -6,10 +6,10 @@ from pipeline.personal.scored import Shown, judge_methods, shown_by_methods
 from pipeline.personal.shown import METHODS, PSA, audience_key
 from pipeline.personal.space import Boundary
 from pipeline.records import BenchmarkImage, JudgedImage
-from pipeline.scores import Panel
+from pipeline.scoring.panel import Panel
 from pipeline.storage import read_rows, write_rows
 from tests.conftest import png
-from tests.test_benchmark_scores import FakeClip, FakeJudge, FakeQ16
+from tests.scoring.test_benchmarks import FakeClip, FakeJudge, FakeQ16
 
 
 def boundary(*banned, seed=0):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts import TESTBED
+from pipeline.drawing.sampler import Sampler
 from pipeline.errors import InputError
 from pipeline.personal.adapter import AdapterSettings, PersonalAdapter
 from pipeline.personal.files import save_adapter
@@ -27,11 +28,10 @@ from pipeline.personal.shown import (
 from pipeline.personal.space import Boundary
 from pipeline.pixels import decode_image
 from pipeline.records import BenchmarkImage, BenchmarkPrompt
-from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
 from pipeline.storage import read_rows
+from tests.drawing.test_images import FakeModel
 from tests.personal.examples import CATEGORIES, make_space, make_user, randomise
-from tests.test_images import FakeModel
 
 SPACE = make_space()
 SAMPLER = Sampler("ddim", 2, 2.5, 64)

@@ -5,13 +5,13 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from pipeline.diffusion import NoiseSchedule
-from pipeline.noised import NoisedPairs
 from pipeline.personal.rows import PersonalRows
 from pipeline.personal.step import PersonalSettings, PersonalStep
 from pipeline.personal.user_attention import UserBatch
-from pipeline.preference import DpoSettings
-from pipeline.processes import ALONE, Processes
 from pipeline.records import SAFE, UNSAFE, UserPair
+from pipeline.training.noised import NoisedPairs
+from pipeline.training.preference import DpoSettings
+from pipeline.training.processes import ALONE, Processes
 from tests.personal.examples import (
     ATTENTION,
     CATEGORIES,

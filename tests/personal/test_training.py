@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from pipeline.diffusion import NoiseSchedule, load_noise_schedule, load_unet
-from pipeline.dpo import squared_error
 from pipeline.encode import encode_pairs
 from pipeline.errors import InputError
 from pipeline.latents import hold_out
@@ -25,11 +24,12 @@ from pipeline.personal.training import (
     user_batch,
 )
 from pipeline.personal.user_pairs import build_user_pairs
-from pipeline.preference import DpoSettings
 from pipeline.records import SAFE, UNSAFE, UserPair
 from pipeline.sources import ModelSource
 from pipeline.storage import read_csv, read_json
-from pipeline.train import TrainSettings
+from pipeline.training.dpo import squared_error
+from pipeline.training.loop import TrainSettings
+from pipeline.training.preference import DpoSettings
 from tests.personal.examples import (
     ATTENTION,
     GATED,

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts import TESTBED
-from pipeline.drawing import draw_images, load_pipeline
+from pipeline.drawing.pipelines import draw_images, load_pipeline
+from pipeline.drawing.sampler import Sampler
+from pipeline.drawing.variants import load_variant
 from pipeline.errors import InputError
 from pipeline.personal.pipeline import PersonalSafetyPipeline
 from pipeline.personal.variant import load_drawing
-from pipeline.sampler import Sampler
 from pipeline.sources import ModelSource
-from pipeline.variants import load_variant
 from tests.personal.test_pipeline import SPACE, write
 
 SOURCE = ModelSource(str(TESTBED / "sd"))

@@ -1,0 +1,1 @@
+"""Drawing: pipelines and samplers, image shards that survive a kill, the variants to compare."""

@@ -1,0 +1,1 @@
+"""Many experts into one LoRA: what is measured first, how they are prepared, the methods."""

@@ -1,0 +1,1 @@
+"""Preference pairs: which prompt pairs are kept, which are dropped and why."""

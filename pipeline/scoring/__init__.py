@@ -1,0 +1,1 @@
+"""Every judge over every image, once: raw scores of pairs, benchmarks and users."""

@@ -1,0 +1,1 @@
+"""Diffusion-DPO training: loss, noise, the loop that survives a kill, and the experts it makes."""
