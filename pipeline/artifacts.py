@@ -7,6 +7,8 @@ TESTBED = Path("assets/testbed")
 
 DATA = Path("data")  # private: prompts, images and latents of both sides
 DVC_CACHE = Path(".dvc/cache")  # holds copies of all of them
+CLUSTER = Path(".checkpoints/cluster")  # workspaces of stages that run side by side
+STAGE_TIMES = Path(".dvc/tmp/times")
 DVC_TEMPORARY = Path(".dvc/tmp/exps")  # workspaces of experiments that run beside this one
 EXTERNAL = Path("external")  # what a profile's user fetched or wrote, benchmarks' prompts too
 GENERATED = Path("generated")  # drawn with ``python -m pipeline.generate``

@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import get_args
@@ -15,7 +16,9 @@ from typing import get_args
 from pipeline.artifacts import DATA, DVC_CACHE
 from pipeline.errors import InputError, first_line
 from pipeline.storage import private_folder
+from pipeline.times import record_seconds
 
+_START = time.monotonic()  # nearly: this is among the first that a stage imports
 # a stage's libraries make a million lasting objects while they are imported; searching those for
 # cycles again and again, as Python does by default, delays its start (python -m bench.imports)
 GC_THRESHOLD = 100_000
@@ -40,6 +43,8 @@ def run_stage(main: Callable[..., None]) -> None:
         else:
             parser.add_argument(parameter.name)
     run_command(name, functools.partial(main, **vars(parser.parse_args())))
+    if "DVC_STAGE" in os.environ:  # started by DVC, which knows it by this name
+        record_seconds(os.environ["DVC_STAGE"], time.monotonic() - _START)
 
 
 def run_command(name: str, work: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from pipeline.storage import atomic_path
 def draw_expert_map(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Which expert lives where: layers by experts, shaded by the share of the layer's rows won.
 
-    ``rows`` are those of ``merge_report.rows_by_layer``.
+    ``rows`` are those of ``merging.report.rows_by_layer``.
     """
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     experts = list(dict.fromkeys(row["expert"] for row in rows))

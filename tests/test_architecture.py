@@ -15,17 +15,19 @@ LAYERS = [
     {"errors"}, {"artifacts", "live", "memory", "progress", "records", "seeds",
                  "section"},
     {"taxonomy"}, {"params", "storage", "policy"},
-    {"benign_prompts", "cli", "figures", "pixels", "sources", "tables", "user_prompts"},
+    {"times"}, {"benign_prompts", "cli", "figures", "pixels", "sources", "tables", "user_prompts"},
     {"diffusion", "judges", "latents", "llm", "lora"},
     {"benchmarks", "encode", "nullspace", "pairs"},
     {"evaluate", "merging", "prompts", "scoring", "training"}, {"drawing"}, {"personal"},
-    {"exports", "report", "shipping", "studies"}, {"custody", "generate", "testbed"},
+    {"exports", "report", "shipping", "studies"},
+    {"cluster", "custody", "generate", "testbed"},
 ]  # fmt: skip
 DOORS = {
     "diffusers": {"diffusion.py", "drawing/pipelines.py", "testbed"}, "peft": {"lora.py"},
     "vllm": {"llm/vllm.py"}, "openai": {"llm/openai.py"}, "py3langid": {"prompts/language.py"},
     "open_clip": {"judges/clip.py", "testbed"}, "nudenet": {"judges/nudenet.py"},
-    "torch_fidelity": {"judges/inception.py"}, "vl_convert": {"report/build.py"},
+    "ray": {"cluster"}, "torch_fidelity": {"judges/inception.py"},
+    "vl_convert": {"report/build.py"},
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.artifacts import CONCEPTS, PARAMS
 from pipeline.errors import InputError
+from pipeline.params.cluster import Cluster
 from pipeline.params.llm import Llm
 from pipeline.params.merging import Merge, Ship
 from pipeline.params.personal import EvaluatePsa, Form, Policy, Psa, UserPairs, Users
@@ -202,6 +203,7 @@ class Params(Section):
     scaling: Scaling
     forms: dict[VariantName, Form]  # other forms of the user adapter, for studies/dvc.yaml
     report: Report
+    cluster: Cluster
 
     def variant(self, name: str) -> Variant:
         """A variant by name; InputError lists the known ones."""
