@@ -136,7 +136,8 @@ def _run(folder: Path, order: Order, place: Place) -> tuple[dict[str, bytes], di
                         out.checkout(force=True)
             StageLoader.fill_from_lock(stage, order.before)
             for out in stage.outs:
-                if out.persist and out.hash_info and not out.exists:
+                # in a fresh clone dvc.lock names what the cache does not have
+                if out.persist and out.hash_info and not out.exists and not out.changed_cache():
                     out.checkout(force=True)
             stage.remove_outs(ignore_remove=False, force=False)
             _execute(stage, folder / LOG, place)

@@ -76,6 +76,14 @@ def test_it_ends_as_dvc_repro_ends_and_only_what_changed_runs_again(project, clu
     assert is_up_to_date(project)
     assert run(project, "whole").unchanged == again.unchanged
 
+    before = lock(project)
+    for made in ("data", ".dvc/cache", "metrics.json"):  # as in a fresh clone
+        path = project / made
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert run(project).ran.keys() == report.ran.keys()
+    assert lock(project) == before
+    assert is_up_to_date(project)
+
 
 def test_a_stage_whose_worker_is_killed_goes_on_where_it_was(project, cluster):
     (project / "in.txt").write_text("dies\n")
