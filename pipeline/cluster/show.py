@@ -36,7 +36,7 @@ class Watch:
     def __call__(self, running: Mapping[str, float], report: Report) -> None:
         """Show what is running, since when, and what is done."""
         for name in running:
-            self._tell(name, "started")
+            self._tell(name, "handed to Ray")
         for name, outcome in report.ran.items():
             self._tell(name, f"done in {outcome.seconds:.0f} s on {outcome.node}")
         for name in report.failed:
