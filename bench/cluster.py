@@ -65,7 +65,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="length of every stage")
     parser.add_argument("--workers", type=int, default=3)
     args = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         times, before = make_project(Path(temporary) / "ours", args.seconds)
         make_project(Path(temporary) / "naive", args.seconds)

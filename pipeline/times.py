@@ -6,12 +6,20 @@ from pipeline.artifacts import STAGE_TIMES
 from pipeline.storage import read_json, write_json
 
 
-def record_seconds(stage: str, seconds: float, root: Path = Path()) -> None:
-    """Keep a stage's time, by the name that DVC addresses it with."""
-    write_json(root / STAGE_TIMES / f"{stage.replace('/', '+')}.json", {"seconds": seconds})
+def as_file(stage: str) -> str:
+    """A stage's name, as DVC addresses it, as that of a file."""
+    return stage.replace("/", "+")
 
 
-def recorded_seconds(stage: str, root: Path = Path()) -> float | None:
+def record_seconds(stage: str, seconds: float) -> None:
+    """Keep a stage's time."""
+    write_json(_file(stage), {"seconds": seconds})
+
+
+def recorded_seconds(stage: str) -> float | None:
     """Its last time; None when it never ran here."""
-    file = root / STAGE_TIMES / f"{stage.replace('/', '+')}.json"
-    return read_json(file)["seconds"] if file.exists() else None
+    return read_json(_file(stage))["seconds"] if _file(stage).exists() else None
+
+
+def _file(stage: str) -> Path:
+    return STAGE_TIMES / f"{as_file(stage)}.json"

@@ -52,18 +52,10 @@ def start_together(folder: Path, count: int, name: str, *arguments: str) -> list
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    run = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count),
+           "LOCAL_WORLD_SIZE": str(count)}  # fmt: skip
     return [
-        Started(
-            folder,
-            name,
-            *arguments,
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(port),
-            RANK=str(k),
-            LOCAL_RANK=str(k),
-            WORLD_SIZE=str(count),
-            LOCAL_WORLD_SIZE=str(count),
-        )  # fmt: skip
+        Started(folder, name, *arguments, **run, RANK=str(k), LOCAL_RANK=str(k))
         for k in range(count)
     ]
 

@@ -17,14 +17,14 @@ from statistics import mean
 from pipeline.artifacts import CLUSTER
 from pipeline.cli import run_command
 from pipeline.cluster.graph import Graph
-from pipeline.cluster.order import Place, as_file
+from pipeline.cluster.order import Place
 from pipeline.cluster.repro import Needs, Report, check_needs, connect, repro
 from pipeline.cluster.show import Watch, show_plan
 from pipeline.cluster.workspace import check_cache, copy_code
 from pipeline.errors import InputError
 from pipeline.params import load_params
 from pipeline.storage import private_folder, write_text
-from pipeline.times import record_seconds, recorded_seconds
+from pipeline.times import as_file, record_seconds, recorded_seconds
 
 # a stage has as many threads as with `dvc repro`: their number shows in the last bits of scores
 _AS_HERE = ("OMP_NUM_THREADS", "PYTHONPATH")

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cluster.order import Order, Outcome
-from pipeline.cluster.workspace import overlap
+from pipeline.cluster.workspace import is_read, overlap
 from pipeline.errors import InputError, first_line
 from pipeline.storage import atomic_path
 
 if TYPE_CHECKING:
-    from dvc.output import Output
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
@@ -56,7 +55,7 @@ class Graph:
 
         stage = self._stages[name]
         before = [self._stages[b] for b in self.before[name]]
-        made = [out for s in before for out in s.outs if _is_read(stage, out)]
+        made = [out for s in before for out in s.outs if is_read(stage, out)]
         own = [dep for dep in stage.deps if not any(overlap(dep, out) for out in made)]
         whole = bool(stage.outs) and all(out.hash_info for out in stage.outs)
         return Order(
@@ -90,7 +89,3 @@ class Graph:
             stages = [stage for stage in self._unwritten if stage.path == path]
             file.dump_stages(stages, update_pipeline=False)
         self._unwritten.clear()
-
-
-def _is_read(stage: "PipelineStage", out: "Output") -> bool:
-    return any(overlap(dep, out) for dep in stage.deps)

@@ -40,8 +40,3 @@ class Outcome:
 
 class StageFailed(Exception):
     """A stage ended with another status than 0; its text says so, with the end of the log."""
-
-
-def as_file(stage: str) -> str:
-    """A stage's name as that of a file."""
-    return stage.replace("/", "+")

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Self
 
-from pipeline.cluster.order import as_file
 from pipeline.cluster.plan import longest_chain, makespan
 from pipeline.cluster.repro import Report
 from pipeline.cluster.workspace import LOG, last_line
+from pipeline.times import as_file
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cluster.order import Order, Outcome, Place, StageFailed, as_file
+from pipeline.cluster.order import Order, Outcome, Place, StageFailed
 from pipeline.errors import InputError
 from pipeline.storage import private_folder
+from pipeline.times import as_file
 
 if TYPE_CHECKING:
     from dvc.output import Output
@@ -62,6 +63,11 @@ def overlap(dep: "Output", out: "Output") -> bool:
     return inside(dep.fs_path, out.fs_path) or inside(out.fs_path, dep.fs_path)
 
 
+def is_read(stage: "PipelineStage", out: "Output") -> bool:
+    """Whether an output of another stage is, or is in, or holds, what a stage reads."""
+    return any(overlap(dep, out) for dep in stage.deps)
+
+
 def tail(log: str) -> str:
     """The end of a log; of lines that were written over, as those of progress bars, the last."""
     return "\n".join(line.rsplit("\r", 1)[-1] for line in log[-_TAIL:].splitlines())
@@ -94,11 +100,14 @@ def check_cache(cache: Path) -> None:
 def _lay_out(folder: Path, order: Order, place: Place) -> None:
     private_folder(folder)
     code = Path(place.code) if place.code else _UNPACKED
+    for entry in code.iterdir():  # of a run before this one, which other code may have been
+        _remove(folder / entry.name)
     shutil.copytree(code, folder, dirs_exist_ok=True, copy_function=_copy)
     for path in order.own:
         source, target = Path(place.root) / path, folder / path
-        if target.exists():
+        if (code / path).exists():
             continue
+        _remove(target)
         if source.is_dir():
             shutil.copytree(source, target, copy_function=_copy)
         elif source.exists():
@@ -132,7 +141,7 @@ def _run(folder: Path, order: Order, place: Place) -> tuple[dict[str, bytes], di
             for name, entry in order.inputs.items():
                 StageLoader.fill_from_lock(stages[name], entry)
                 for out in stages[name].outs:
-                    if out.use_cache and any(overlap(dep, out) for dep in stage.deps):
+                    if out.use_cache and is_read(stage, out):
                         out.checkout(force=True)
             StageLoader.fill_from_lock(stage, order.before)
             for out in stage.outs:
@@ -169,7 +178,7 @@ def _execute(stage: "PipelineStage", log: Path, place: Place) -> None:
     """Run the stage's command as DVC does, but into a log, and never longer than this process."""
     from dvc.stage.run import prepare_kwargs
 
-    start = prepare_kwargs(stage, run_env=None)
+    start = prepare_kwargs(stage)
     environment = start["env"] | place.environment
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     start["env"] = {name: value for name, value in environment.items() if value is not None}
@@ -190,6 +199,13 @@ def _execute(stage: "PipelineStage", log: Path, place: Place) -> None:
 def _end_with_parent() -> None:
     if platform.system() == "Linux":
         ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _copy(source: str | Path, target: str | Path) -> str:

@@ -134,6 +134,26 @@ def test_inputs_that_only_this_folder_has_are_brought(project, cluster):
     assert (project / "data/read").read_text() == "own\nread\n"
 
 
+def test_what_a_failed_run_left_is_not_taken_for_the_code_of_the_next(project, cluster):
+    (project / "own").mkdir()
+    (project / "own/file").write_text("old\n")
+    (project / "code").mkdir()
+    (project / "code/old.py").touch()
+    pipeline = {"stages": {"reads": {
+        "cmd": "python step.py own data/read", "deps": ["own", "code"], "outs": ["data/read"]
+    }}}  # fmt: skip
+    (project / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    step = (project / "step.py").read_text()
+    (project / "step.py").write_text("raise SystemExit(1)")
+    assert run(project).failed
+    (project / "step.py").write_text(step)
+    (project / "code/old.py").rename(project / "code/new.py")
+    (project / "own/file").write_text("new\n")
+    run(project)
+    assert (project / "data/read").read_text() == "new\nread\n"
+    assert is_up_to_date(project)
+
+
 def test_what_no_node_has_and_a_closed_cache_are_errors_before_any_stage(tmp_path):
     nodes = [{"CPU": 4.0, "memory": 8 * 2.0**30}]
     check_needs({"small": Needs(4, 0, 8)}, nodes)
