@@ -7,6 +7,7 @@ TESTBED = Path("assets/testbed")
 
 DATA = Path("data")  # private: prompts, images and latents of both sides
 DVC_CACHE = Path(".dvc/cache")  # holds copies of all of them
+REQUIREMENTS = Path("requirements.txt")
 CLUSTER = Path(".checkpoints/cluster")  # workspaces of stages that run side by side
 STAGE_TIMES = Path(".dvc/tmp/times")
 DVC_TEMPORARY = Path(".dvc/tmp/exps")  # workspaces of experiments that run beside this one

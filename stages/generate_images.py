@@ -1,14 +1,13 @@
-"""Draws both sides of one category's prompt pairs, or takes those that came with the prompts.
+"""Draws both sides of one category's prompt pairs, or takes pictures that came with them.
 
-The model's own safety checker is off, since it would blank the very images that are asked for.
-"""
+The model's own safety checker is off: it would blank the very images that are asked for."""
 
 from functools import partial
 from typing import Annotated
 
 from pipeline import artifacts
 from pipeline.cli import run_stage
-from pipeline.drawing.images import draw_pairs, draw_shards, parse_worker
+from pipeline.drawing.images import draw_pairs, draw_shards
 from pipeline.drawing.imports import plan_imports
 from pipeline.drawing.pipelines import draw_images, load_pipeline
 from pipeline.drawing.sampler import Sampler
@@ -16,18 +15,19 @@ from pipeline.params import load_params
 from pipeline.records import DrawnImage, PromptPair
 from pipeline.sources import ModelSource
 from pipeline.storage import read_rows
+from pipeline.workers import parse_worker
 
 
 def main(
     category: str, *,
     shard: Annotated[str, "draw a part only, such as 2/4, the second of four workers'"] = "1/1",
 ) -> None:  # fmt: skip
-    worker, params = parse_worker(shard), load_params()
+    params, worker = load_params(), parse_worker(shard)
     i, source = params.images, ModelSource(**params.base_model.weights)
     folder, pairs = artifacts.images(category), read_rows(artifacts.prompts(category), PromptPair)
     if i.source:
-        draw_shards(folder, *plan_imports(pairs, params.prompts.source, i.source), DrawnImage,
-                    i.shard_rows, i.batch, worker)  # fmt: skip
+        plan = plan_imports(pairs, params.prompts.source, i.source)
+        draw_shards(folder, *plan, DrawnImage, i.shard_rows, i.batch, worker)
         return
     draw_pairs(
         folder, pairs, partial(draw_images, load_pipeline(source, precision=i.precision)),

@@ -5,13 +5,13 @@ from typing import Annotated
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts, load_rewritten
 from pipeline.cli import run_stage
-from pipeline.drawing.images import parse_worker
 from pipeline.drawing.sampler import Sampler
 from pipeline.drawing.samples import draw_benchmarks
 from pipeline.drawing.variants import variant_sampler
 from pipeline.params import load_params
 from pipeline.personal.variant import load_drawing
 from pipeline.sources import ModelSource
+from pipeline.workers import parse_worker
 
 
 def main(

@@ -13,7 +13,7 @@ MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 # top to bottom: a module imports only what stands above it
 LAYERS = [
     {"errors"}, {"artifacts", "live", "memory", "progress", "records", "seeds",
-                 "section"},
+                 "section", "workers"},
     {"taxonomy"}, {"params", "storage", "policy"},
     {"times"}, {"benign_prompts", "cli", "figures", "pixels", "sources", "tables", "user_prompts"},
     {"diffusion", "judges", "latents", "llm", "lora"},

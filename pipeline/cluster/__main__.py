@@ -10,24 +10,27 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from pipeline.artifacts import CLUSTER
 from pipeline.cli import run_command
+from pipeline.cluster.connect import Needs, check_commands, check_needs, check_nodes, connect
+from pipeline.cluster.exchange import plain
 from pipeline.cluster.graph import Graph
-from pipeline.cluster.order import Place
-from pipeline.cluster.repro import Needs, Report, check_needs, connect, repro
+from pipeline.cluster.node import signed
+from pipeline.cluster.order import Outcome, Place
+from pipeline.cluster.repro import Report, repro
 from pipeline.cluster.show import Watch, show_plan
-from pipeline.cluster.workspace import check_cache, copy_code
+from pipeline.cluster.workspace import copy_code
 from pipeline.errors import InputError
 from pipeline.params import load_params
 from pipeline.storage import private_folder, write_text
 from pipeline.times import as_file, record_seconds, recorded_seconds
 
-# a stage has as many threads as with `dvc repro`: their number shows in the last bits of scores
-_AS_HERE = ("OMP_NUM_THREADS", "PYTHONPATH")
+_AS_HERE = ("PYTHONPATH",)  # of the environment, for stages
 GUESS = 10.0  # seconds of a stage when none has ever run here
 
 
@@ -44,6 +47,8 @@ def main() -> None:
                      help="CPUs of the Ray on this machine (default: all)")  # fmt: skip
     run.add_argument("--address", help="of a Ray cluster, such as ray://head:10001 or auto "
                      "(default: RAY_ADDRESS, or a Ray of its own)")  # fmt: skip
+    run.add_argument("--dashboard", action="store_true",
+                     help="print the address of Ray's dashboard")  # fmt: skip
     run.add_argument("--plan", action="store_true",
                      help="only print what would run, and how long it takes")  # fmt: skip
     args = parser.parse_args()
@@ -57,13 +62,16 @@ def _repro(args: argparse.Namespace) -> None:
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
+    cluster = load_params().cluster
     try:
         with Repo() as repo, repo.lock:
-            graph = Graph(repo, args.targets)
+            graph = Graph(repo, args.targets, None if args.plan else cluster.remote)
             if args.plan:
                 _print_plan(graph)
             else:
-                _run(graph, Path(repo.cache.local_cache_dir), args)
+                remote = plain(repo.config["remote"][cluster.remote]) if cluster.remote else None
+                needs = {name: Needs(**cluster.needs(name)) for name in graph}
+                _run(graph, Path(repo.cache.local_cache_dir), remote, needs, args)
     except DvcException as error:
         raise InputError(f"dvc: {error}") from None
 
@@ -77,37 +85,53 @@ def _print_plan(graph: Graph) -> None:
     print(show_plan(seconds, graph.before, guessed))
 
 
-def _run(graph: Graph, cache: Path, args: argparse.Namespace) -> None:
-    cluster, root = load_params().cluster, Path.cwd()
-    needs = {name: Needs(**cluster.needs(name)) for name in graph}
-    address = args.address or os.environ.get("RAY_ADDRESS")
-    check_cache(cache)
+def _run(
+    graph: Graph,
+    cache: Path,
+    remote: Mapping[str, Any] | None,
+    needs: Mapping[str, Needs],
+    args: argparse.Namespace,
+) -> None:
+    root, address = Path.cwd(), args.address or os.environ.get("RAY_ADDRESS")
+    check_commands(needs, graph.commands)
     code, work = (private_folder(root / CLUSTER / part) for part in ("code", "work"))
     shutil.rmtree(code)
     copy_code(root, code)
     place = Place(
-        code=None if address else str(code), root=str(root), cache=str(cache), work=str(work),
-        environment={name: os.environ.get(name) for name in _AS_HERE},
+        code=None if address else str(code), root=str(root),
+        cache=None if remote else str(cache), work=None if remote else str(work),
+        environment={name: os.environ.get(name) for name in _AS_HERE}, remote=remote,
     )  # fmt: skip
     expected, _ = _expected(list(graph))
     try:
-        check_needs(needs, connect(address, args.workers, code))
-        with Watch(len(graph), expected, work) as watch:
-            report = repro(graph, place, needs, expected, watch)
+        nodes = connect(address, args.workers, code, args.dashboard)
+        check_needs(needs, nodes)
+        with signed(cache) as sign:
+            check_nodes(place, None if remote else sign)
+        with Watch(graph.before, expected, _slots(needs, nodes)) as watch:
+            report = repro(graph, place, needs, expected, watch, _keep)
     finally:
         shutil.rmtree(code)
-    _keep(report, root / CLUSTER / "logs")
+    _end(report)
 
 
-def _keep(report: Report, logs: Path) -> None:
-    """Logs and times; InputError when a stage failed."""
-    private_folder(logs)
-    for name, outcome in report.ran.items():
+def _slots(needs: Mapping[str, Needs], nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many of the smallest stages fit on the nodes at once: enough for a guess of time."""
+    least = min((asked.cpus for asked in needs.values() if asked.cpus), default=1.0)
+    return max(1, int(sum(node.get("CPU", 0) for node in nodes) / least))
+
+
+def _keep(name: str, log: str, outcome: Outcome | None) -> None:
+    """A stage's log, and its time if it did not fail."""
+    write_text(private_folder(CLUSTER / "logs") / f"{as_file(name)}.txt", log)
+    if outcome:
         record_seconds(name, outcome.seconds)
-        write_text(logs / f"{as_file(name)}.txt", outcome.log)
+
+
+def _end(report: Report) -> None:
+    """Say what was done; InputError when a stage failed."""
     print(f"{len(report.ran)} stages ran, {len(report.unchanged)} were up to date")
     for name, log in report.failed.items():
-        write_text(logs / f"{as_file(name)}.txt", log)
         print(f"\n{name} {log}", file=sys.stderr)
     if report.failed:
         left = f"; left out because of it: {', '.join(report.left_out)}" if report.left_out else ""

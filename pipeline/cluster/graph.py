@@ -1,9 +1,11 @@
 """The part of DVC's graph that a run is about: what comes before what, and what is out of date."""
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.cluster.exchange import bring, check_remote, send
 from pipeline.cluster.order import Order, Outcome
 from pipeline.cluster.workspace import is_read, overlap
 from pipeline.errors import InputError, first_line
@@ -15,9 +17,13 @@ if TYPE_CHECKING:
 
 
 class Graph:
-    """Stages of a checkout, with all that they need, as ``dvc repro`` would go through them."""
+    """Stages of a checkout, with all that they need, as ``dvc repro`` would go through them.
 
-    def __init__(self, repo: "Repo", targets: Sequence[str] = ()):
+    With ``remote``, the name of one of DVC's, workers find what they read there, and what they made
+    comes from there; without, through the cache.
+    """
+
+    def __init__(self, repo: "Repo", targets: Sequence[str] = (), remote: str | None = None):
         from dvc.exceptions import DvcException
         from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
@@ -26,16 +32,18 @@ class Graph:
             whole = get_active_graph(repo.index.graph)
         except DvcException as error:
             raise InputError(f"dvc: {first_line(error)}") from None
-        self._stages: dict[str, PipelineStage] = {
-            # what `dvc add` tracks has no command; it is there, as other files are
-            stage.addressing: stage
-            for stage in plan_repro(whole, asked)
-            if stage.cmd
-        }
-        self.before = {
-            name: frozenset(s.addressing for s in whole.successors(stage) if s.cmd)
-            for name, stage in self._stages.items()
-        }
+        if remote:
+            check_remote(repo, remote)
+        self._repo, self._remote = repo, remote
+        every = {stage.addressing: stage for stage in plan_repro(whole, asked)}
+        # what `dvc add` tracks has no command: nothing to run, but something to read
+        self._stages: dict[str, PipelineStage] = {n: s for n, s in every.items() if s.cmd}
+        self._added = {name: stage for name, stage in every.items() if not stage.cmd}
+        needs = {name: [s.addressing for s in whole.successors(stage)]
+                 for name, stage in self._stages.items()}  # fmt: skip
+        self.before = {n: frozenset(some) & self._stages.keys() for n, some in needs.items()}
+        self._reads = {name: [every[n] for n in some] for name, some in needs.items()}
+        self._there: set[str] = set()  # stages whose outputs the remote has
         self._unwritten: list[PipelineStage] = []
 
     def __iter__(self) -> Iterator[str]:
@@ -49,31 +57,52 @@ class Graph:
         """Whether DVC would run a stage now; what comes before it must be up to date."""
         return self._stages[name].changed()
 
+    @property
+    def commands(self) -> Mapping[str, str]:
+        """What stages run."""
+        return {name: str(stage.cmd) for name, stage in self._stages.items()}
+
     def order(self, name: str) -> Order:
-        """What a worker has to know to run a stage."""
+        """What a worker has to know to run a stage; StageFailed when it would not find its inputs.
+
+        With a remote, what the stage reads is sent there first.
+        """
         from dvc.stage.serialize import to_single_stage_lockfile
 
-        stage = self._stages[name]
-        before = [self._stages[b] for b in self.before[name]]
+        stage, before = self._stages[name], self._reads[name]
         made = [out for s in before for out in s.outs if is_read(stage, out)]
+        if self._remote:
+            self._send(before)
         own = [dep for dep in stage.deps if not any(overlap(dep, out) for out in made)]
         whole = bool(stage.outs) and all(out.hash_info for out in stage.outs)
         return Order(
             name=name,
-            inputs={s.addressing: to_single_stage_lockfile(s) for s in before},
+            inputs={s.addressing: to_single_stage_lockfile(s) if s.cmd else None for s in before},
             files={out.def_path: Path(out.fs_path).read_bytes() for out in made
                    if not out.use_cache},
             own=[dep.def_path for dep in own],
             before=to_single_stage_lockfile(stage) if whole else None,
         )  # fmt: skip
 
+    def _send(self, stages: Sequence["PipelineStage"]) -> None:
+        for stage in stages:
+            if stage.addressing not in self._there:
+                send(self._repo, [out for out in stage.outs if out.use_cache], self._remote)
+                self._there.add(stage.addressing)
+
     def take(self, name: str, outcome: Outcome) -> None:
-        """Put what a worker made into the checkout; ``write_lock`` puts it into dvc.lock."""
+        """Put what a worker made into the checkout; ``write_lock`` puts it into dvc.lock.
+
+        Raises StageFailed when the remote lacks it.
+        """
         from dvc.stage.loader import StageLoader
 
         stage = self._stages[name]
         StageLoader.fill_from_lock(stage, outcome.entry)
         stage.cmd_changed = False
+        if self._remote:
+            bring(self._repo, [out for out in stage.outs if out.use_cache], self._remote)
+            self._there.add(name)
         for out in stage.outs:
             if out.use_cache:
                 out.checkout(force=True)
@@ -83,9 +112,18 @@ class Graph:
         self._unwritten.append(stage)
 
     def write_lock(self) -> None:
-        """Write what was taken since the last time: at once, since the file is long."""
-        files = {stage.path: stage.dvcfile for stage in self._unwritten}
-        for path, file in files.items():
-            stages = [stage for stage in self._unwritten if stage.path == path]
-            file.dump_stages(stages, update_pipeline=False)
+        """Write what was taken since the last time: at once, since the file is long.
+
+        DVC itself writes over the file that is there, for seconds; a run killed then would leave
+        half of it.
+        """
+        from dvc.dvcfile import Lockfile
+
+        for path in {stage.path for stage in self._unwritten}:
+            lock = Path(path).with_suffix(".lock")
+            with atomic_path(lock) as unfinished:
+                if lock.exists():
+                    shutil.copyfile(lock, unfinished)
+                stages = [stage for stage in self._unwritten if stage.path == path]
+                Lockfile(self._repo, str(unfinished)).dump_stages(stages)
         self._unwritten.clear()

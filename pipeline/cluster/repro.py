@@ -1,15 +1,13 @@
 """Runs every stage that is ready, as a Ray task in a workspace of its own."""
 
-import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
+from pipeline.cluster.board import Word
+from pipeline.cluster.connect import Needs
 from pipeline.cluster.graph import Graph
-from pipeline.cluster.order import Outcome, Place, StageFailed
+from pipeline.cluster.order import Order, Outcome, Piece, Place, Shard, StageFailed
 from pipeline.cluster.plan import ways_to_the_end
 from pipeline.cluster.workspace import run_order
 from pipeline.errors import InputError, first_line
@@ -17,17 +15,6 @@ from pipeline.errors import InputError, first_line
 RETRIES = 3  # of a stage whose worker or node was lost
 WRITE_EVERY = 10.0  # seconds between writes of dvc.lock, each of which takes seconds
 _LOOK_EVERY = 0.3
-_HERE = Path(__file__).parents[2]  # where workers import this from
-_PATIENCE = 5.0  # seconds; Ray itself tries for minutes
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a stage asks of a node."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    memory: float = 0.0  # GiB
 
 
 @dataclass
@@ -38,6 +25,7 @@ class Report:
     unchanged: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # with the end of the log
     left_out: list[str] = field(default_factory=list)  # because of what failed
+    shards: dict[str, Piece] = field(default_factory=dict)  # by label
 
     @property
     def done(self) -> set[str]:
@@ -50,27 +38,33 @@ class Report:
         return self.failed.keys() | self.left_out
 
 
+# told what is running, by label: since when, and what it said last; and what was done
+Watcher = Callable[[Mapping[str, tuple[float, Word | None]], Report], None]
+
+
 def repro(
     graph: Graph,
     place: Place,
     needs: Mapping[str, Needs],
     expected: Mapping[str, float],
-    watch: Callable[[Mapping[str, float], Report], None],
+    watch: Watcher,
+    keep: Callable[[str, str, Outcome | None], None],
 ) -> Report:
     """Bring all stages of a graph up to date; Ray must be initialised.
 
     Among ready stages the one with the longest way to the end goes first, by ``expected`` seconds.
-    ``watch`` is told several times a second what is running, since when, and what was done. A
-    failed stage leaves out what needs it; the others go on.
+    ``watch`` is told several times a second, ``keep`` of every stage when it ends: its label, its
+    log, and what it made unless it failed. A failed stage leaves out what needs it; the others go
+    on.
     """
     import ray
 
-    run = _Run(graph, place, needs, expected)
+    run = _Run(graph, place, needs, expected, keep)
     written = time.monotonic()
     try:
         while run.waiting or run.running:
             run.start_what_is_ready()
-            watch({name: run.since[name] for name in run.running.values()}, run.report)
+            watch(run.at_work(), run.report)
             if run.running:
                 for future in ray.wait(list(run.running), timeout=_LOOK_EVERY)[0]:
                     run.collect(future)
@@ -92,16 +86,32 @@ class _Run:
         place: Place,
         needs: Mapping[str, Needs],
         expected: Mapping[str, float],
+        keep: Callable[[str, str, Outcome | None], None],
     ):
         import ray
 
-        self._graph, self._place, self._needs = graph, place, needs
+        from pipeline.cluster.board import Board
+
+        self._graph, self._place, self._needs, self._keep = graph, place, needs, keep
         urgency = ways_to_the_end({name: expected[name] for name in graph}, graph.before)
         self.waiting = sorted(graph, key=lambda name: -urgency[name])
-        self.running: dict[ray.ObjectRef, str] = {}
-        self.since: dict[str, float] = {}
+        self.running: dict[ray.ObjectRef, Order] = {}
         self.report = Report()
+        self._since: dict[str, float] = {}
+        self._pieces: dict[str, dict[int, Piece]] = {}  # by stage, of those that have shards
         self._task = ray.remote(max_retries=RETRIES)(run_order)
+        self._board = ray.remote(num_cpus=0)(Board).remote()
+        self._asked, self._words = self._board.read.remote(), {}
+
+    def at_work(self) -> dict[str, tuple[float, Word | None]]:
+        """What is running, by label: since when, and its last word."""
+        import ray
+
+        if ray.wait([self._asked], timeout=0)[0]:
+            self._words = ray.get(self._asked)
+            self._asked = self._board.read.remote()
+        labels = [order.label for order in self.running.values()]
+        return {label: (self._since[label], self._words.get(label)) for label in labels}
 
     def start_what_is_ready(self) -> None:
         """Hand to Ray what has to run; what has not may make others ready."""
@@ -123,77 +133,62 @@ class _Run:
 
     def _start(self, name: str) -> None:
         asked = self._needs[name]
+        try:
+            order = replace(
+                self._graph.order(name), threads=asked.threads, processes=asked.processes
+            )
+        except StageFailed as error:
+            self._fail(name, str(error))
+            return
+        if asked.shards == 1:
+            self._hand_over(order)
+            return
+        self._pieces[name] = {}
+        for number in range(1, asked.shards + 1):
+            self._hand_over(replace(order, shard=Shard(number, asked.shards)))
+
+    def _hand_over(self, order: Order) -> None:
+        asked = self._needs[order.name]
         task = self._task.options(
-            name=name, num_cpus=asked.cpus, num_gpus=asked.gpus, memory=int(asked.memory * 2**30)
-        )
-        self.running[task.remote(self._graph.order(name), self._place)] = name
-        self.since[name] = time.monotonic()
+            name=order.label, num_cpus=asked.cpus, num_gpus=asked.gpus,
+            memory=int(asked.memory * 2**30),
+        )  # fmt: skip
+        self.running[task.remote(order, self._place, self._board)] = order
+        self._since[order.label] = time.monotonic()
 
     def collect(self, future: object) -> None:
         """Take what a task has made, or note why it has not."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        name = self.running.pop(future)
+        order = self.running.pop(future)
         try:
-            outcome = ray.get(future)
+            made = ray.get(future)
+            if order.shard:
+                self._collect_piece(order, made)
+            else:
+                self._graph.take(order.name, made)
+                self.report.ran[order.name] = made
+                self._keep(order.name, made.log, made)
         except RayTaskError as error:
             if not isinstance(error.cause, StageFailed | InputError):
                 raise
-            self.report.failed[name] = str(error.cause)
+            self._fail(order.name, str(error.cause))
+        except StageFailed as error:  # what was made does not arrive here
+            self._fail(order.name, str(error))
         except RayError as error:  # its worker was lost again and again
-            self.report.failed[name] = f"was lost: {first_line(error)}"
-        else:
-            self._graph.take(name, outcome)
-            self.report.ran[name] = outcome
+            self._fail(order.name, f"was lost: {first_line(error)}")
 
+    def _fail(self, name: str, why: str) -> None:
+        self.report.failed[name] = why
+        self._keep(name, why, None)
 
-def check_needs(needs: Mapping[str, Needs], nodes: list[Mapping[str, float]]) -> None:
-    """InputError when a stage asks for more than any node has."""
-    for name, asked in needs.items():
-        wanted = {"CPU": asked.cpus, "GPU": asked.gpus, "memory": asked.memory * 2**30}
-        if not any(all(node.get(r, 0) >= n for r, n in wanted.items()) for node in nodes):
-            raise InputError(
-                f"{name} asks for {asked.cpus:g} CPUs, {asked.gpus:g} GPUs and "
-                f"{asked.memory:g} GiB (cluster.resources in params.yaml), which no node has"
-            )
-
-
-def connect(address: str | None, workers: int | None, code: Path) -> list[Mapping[str, float]]:
-    """Start a Ray on this machine, or join the cluster at an address, which gets the code.
-
-    Returns what every node has, for ``check_needs``. Raises InputError when Ray is missing or the
-    cluster cannot be reached.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise InputError(
-            "pipeline.cluster needs Ray: pip install -r requirements-cluster.txt"
-        ) from None
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would tell its makers
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # and remark on it
-    if address:
-        _check_address(address)
-        where = {"address": address, "runtime_env": {"working_dir": str(code)}}
-    else:
-        where = {"address": "local", "num_cpus": workers, "include_dashboard": False,
-                 "runtime_env": {"env_vars": {"PYTHONPATH": str(_HERE)}}}  # fmt: skip
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"no Ray cluster can be joined at {address}: {first_line(error)}"
-        ) from None
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _check_address(address: str) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host:
-        return  # such as "auto", which Ray looks up on this machine
-    try:
-        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
-    except (OSError, ValueError) as error:
-        raise InputError(f"nothing answers at {address} ({first_line(error)}); is the Ray cluster "
-                         "there?") from None  # fmt: skip
+    def _collect_piece(self, order: Order, piece: Piece) -> None:
+        """The last piece has the stage run, which finds all of them."""
+        pieces = self._pieces[order.name]
+        pieces[order.shard.number] = piece
+        self.report.shards[order.label] = piece
+        self._keep(order.label, piece.log, None)
+        if len(pieces) == order.shard.count and order.name not in self.report.failed:
+            contents = [pieces[number].content for number in sorted(pieces)]
+            self._hand_over(replace(order, shard=None, pieces=contents))

@@ -1,15 +1,14 @@
 """What a run looks like while it goes on, and the plan of one, as text."""
 
+import functools
 import sys
 import time
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Self
 
+from pipeline.cluster.board import Word
 from pipeline.cluster.plan import longest_chain, makespan
 from pipeline.cluster.repro import Report
-from pipeline.cluster.workspace import LOG, last_line
-from pipeline.times import as_file
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -17,10 +16,12 @@ WORKERS = (1, 2, 4, 8, 16, 32, 64)
 class Watch:
     """A table of what is running on a terminal; a line per start and end where there is none."""
 
-    def __init__(self, stages: int, expected: Mapping[str, float], work: Path):
+    def __init__(
+        self, before: Mapping[str, Collection[str]], expected: Mapping[str, float], slots: int
+    ):
         from rich.live import Live
 
-        self._stages, self._expected, self._work = stages, expected, work
+        self._before, self._expected, self._slots = before, expected, slots
         self._live = Live(refresh_per_second=2, transient=True) if sys.stdout.isatty() else None
         self._told: set[tuple[str, str]] = set()
 
@@ -33,33 +34,65 @@ class Watch:
         if self._live:
             self._live.stop()
 
-    def __call__(self, running: Mapping[str, float], report: Report) -> None:
-        """Show what is running, since when, and what is done."""
-        for name in running:
-            self._tell(name, "handed to Ray")
-        for name, outcome in report.ran.items():
-            self._tell(name, f"done in {outcome.seconds:.0f} s on {outcome.node}")
+    def __call__(self, running: Mapping[str, tuple[float, Word | None]], report: Report) -> None:
+        """Show what is running, since when and where, and what is done."""
+        for label, (_, word) in running.items():
+            if word:
+                self._tell(label, f"started on {word.node}")
+        for made in (report.shards, report.ran):
+            for label, outcome in made.items():
+                self._tell(label, f"done in {outcome.seconds:.0f} s on {outcome.node}")
         for name in report.failed:
             self._tell(name, "FAILED")
         if self._live:
             self._live.update(self._table(running, report))
 
-    def _tell(self, name: str, what: str) -> None:
-        if (name, what) not in self._told:
-            self._told.add((name, what))
-            (self._live.console.print if self._live else print)(f"{name}: {what}")
+    def _tell(self, label: str, what: str) -> None:
+        if (label, what) not in self._told:
+            self._told.add((label, what))
+            print_line = self._live.console.print if self._live else functools.partial(
+                print, flush=True
+            )  # fmt: skip
+            print_line(f"{label}: {what}")
 
-    def _table(self, running: Mapping[str, float], report: Report):
+    def _table(self, running: Mapping[str, tuple[float, Word | None]], report: Report):
         from rich.table import Table
 
-        done = len(report.ran) + len(report.unchanged)
-        table = Table(title=f"{done} of {self._stages} stages up to date, {len(running)} running")
-        for column in ("stage", "seconds", "expected", "its last word"):
+        now = time.monotonic()
+        up = len(report.ran) + len(report.unchanged)
+        table = Table(title=f"{up} of {len(self._expected)} stages up to date, "
+                            f"{span(self.left(running, report, now))} to go at most")  # fmt: skip
+        for column in ("stage", "where", "since", "expected", "its last word"):
             table.add_column(column, no_wrap=True)
-        for name, since in running.items():
-            table.add_row(name, f"{time.monotonic() - since:.0f}", f"{self._expected[name]:.0f}",
-                          last_line(self._work / as_file(name) / LOG))  # fmt: skip
+        for label, (since, word) in running.items():
+            expected = span(self._expected[stage_of(label)])
+            # what no worker has begun waits for a free one
+            where, last = word or ("waits", "")
+            table.add_row(label, where, span(now - since), expected, last)
         return table
+
+    def left(
+        self, running: Mapping[str, tuple[float, Word | None]], report: Report, now: float
+    ) -> float:
+        """Seconds until all is done, if stages take as long as they did before."""
+        seconds = {n: s for n, s in self._expected.items() if n not in report.done | report.lost}
+        for label, (since, word) in running.items():
+            if word and stage_of(label) in seconds:
+                seconds[stage_of(label)] = max(0.0, seconds[stage_of(label)] - (now - since))
+        return makespan(seconds, self._before, self._slots)
+
+
+def stage_of(label: str) -> str:
+    """The stage of a label, which a shard's number may follow."""
+    name, _, shard = label.rpartition(":")
+    return name if shard[:1].isdecimal() else label
+
+
+def span(seconds: float) -> str:
+    """Seconds as m:ss, from an hour on h:mm:ss."""
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def show_plan(

@@ -1,20 +1,32 @@
 """A folder of its own for a stage, with the checkout's code and DVC's cache."""
 
-import ctypes
+import fcntl
 import os
 import platform
 import shutil
-import signal
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline.cluster.order import Order, Outcome, Place, StageFailed
+from pipeline.cluster.board import telling
+from pipeline.cluster.command import execute
+from pipeline.cluster.exchange import (
+    REMOTE,
+    bring,
+    cut_piece,
+    growing,
+    lay_pieces,
+    send,
+    settings,
+    state_of,
+)
+from pipeline.cluster.node import cache_folder, work_folder
+from pipeline.cluster.order import Order, Outcome, Piece, Place, StageFailed
 from pipeline.errors import InputError
 from pipeline.storage import private_folder
-from pipeline.times import as_file
 
 if TYPE_CHECKING:
     from dvc.output import Output
@@ -23,8 +35,6 @@ if TYPE_CHECKING:
 
 _UNPACKED = Path.cwd()  # on a worker of another machine, Ray's copy of the code
 _LINKED = 1 << 18  # larger files are linked rather than copied: nobody edits them while stages run
-_TAIL = 2000  # characters of a log that an error quotes
-_SET_PDEATHSIG = 1
 LOG = "log.txt"
 
 
@@ -42,19 +52,33 @@ def copy_code(root: Path, folder: Path) -> None:
             _copy(root / name, folder / name)
 
 
-def run_order(order: Order, place: Place) -> Outcome:
-    """Run a stage in its workspace, and put what it made into the cache.
+def run_order(order: Order, place: Place, board: Any) -> Outcome | Piece:
+    """Run a stage in its workspace, and put what it made where the driver finds it.
 
     A workspace stays when the stage fails or is killed, so that the stage goes on from there when
-    it is run again. Raises StageFailed.
+    it is run again. One whose stage is still alive, since its Ray worker alone was lost, is waited
+    for. Raises StageFailed.
     """
     start = time.monotonic()
-    folder = Path(place.work) / as_file(order.name)
-    _lay_out(folder, order, place)
-    files, entry = _run(folder, order, place)
-    log = (folder / LOG).read_text(errors="replace")
-    shutil.rmtree(folder)
-    return Outcome(entry, files, log, time.monotonic() - start, platform.node())
+    folder = private_folder(work_folder(place) / order.folder)
+    with _alone_in(folder) as lock, telling(board, order.label, folder / LOG):
+        _lay_out(folder, order, place)
+        made = _run(folder, order, place, lock)
+        log = (folder / LOG).read_text(errors="replace")
+        shutil.rmtree(folder)
+    seconds, node = time.monotonic() - start, platform.node()
+    if order.shard:
+        return Piece(made, log, seconds, node)
+    return Outcome(*made, log, seconds, node)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[int]:
+    """Hold the lock of a workspace, which a stage inherits: it is free when no one is at work."""
+    locks = private_folder(folder.parent.with_name("locks"))
+    with (locks / folder.name).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
 
 
 def overlap(dep: "Output", out: "Output") -> bool:
@@ -66,35 +90,6 @@ def overlap(dep: "Output", out: "Output") -> bool:
 def is_read(stage: "PipelineStage", out: "Output") -> bool:
     """Whether an output of another stage is, or is in, or holds, what a stage reads."""
     return any(overlap(dep, out) for dep in stage.deps)
-
-
-def tail(log: str) -> str:
-    """The end of a log; of lines that were written over, as those of progress bars, the last."""
-    return "\n".join(line.rsplit("\r", 1)[-1] for line in log[-_TAIL:].splitlines())
-
-
-def last_line(log: Path) -> str:
-    """The last words of a log that is being written, none when it is not here."""
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - _TAIL))
-        words = tail(file.read().decode(errors="replace")).splitlines()
-    return next((line for line in reversed(words) if line.strip()), "")
-
-
-def check_cache(cache: Path) -> None:
-    """InputError unless one can write to DVC's cache."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        probe = cache / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"DVC's cache {cache} cannot be written to on {platform.node()} ({error.strerror}); "
-            "it must be a folder that all nodes share"
-        ) from None
 
 
 def _lay_out(folder: Path, order: Order, place: Place) -> None:
@@ -119,86 +114,98 @@ def _lay_out(folder: Path, order: Order, place: Place) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).unlink(missing_ok=True)
         (folder / path).write_bytes(content)
-    (folder / ".dvc/config.local").write_text(
-        f"[core]\n    no_scm = true\n    site_cache_dir = {folder}/.dvc/site\n"
-        f"[cache]\n    dir = {place.cache}\n"
-    )
 
 
-def _run(folder: Path, order: Order, place: Place) -> tuple[dict[str, bytes], dict]:
-    """The uncached outputs by path, and the stage's entry of dvc.lock."""
+def _run(
+    folder: Path, order: Order, place: Place, lock: int
+) -> tuple[dict[str, Any], dict[str, bytes]] | str:
+    """A stage's entry of dvc.lock and its uncached outputs by path; of a shard its piece."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
-    from dvc.stage.loader import StageLoader
-    from dvc.stage.serialize import to_single_stage_lockfile
 
     here = Path.cwd()
     os.chdir(folder)
     try:
-        with Repo(str(folder)) as repo, repo.lock:
-            stages = _stages(repo, {order.name, *order.inputs})
-            stage = stages[order.name]
-            for name, entry in order.inputs.items():
-                StageLoader.fill_from_lock(stages[name], entry)
-                for out in stages[name].outs:
-                    if out.use_cache and is_read(stage, out):
-                        out.checkout(force=True)
-            StageLoader.fill_from_lock(stage, order.before)
-            for out in stage.outs:
-                # in a fresh clone dvc.lock names what the cache does not have
-                if out.persist and out.hash_info and not out.exists and not out.changed_cache():
-                    out.checkout(force=True)
-            stage.remove_outs(ignore_remove=False, force=False)
-            _execute(stage, folder / LOG, place)
+        config = settings(place, cache_folder(place), folder)
+        with Repo(str(folder), config=config) as repo, repo.lock:
+            stage = _prepare(repo, order, place)
+            if order.shard:
+                before = state_of(folder, growing(stage))
+                execute(stage, order, place, folder / LOG, lock)
+                return cut_piece(stage, folder, before, place, repo)
+            lay_pieces(stage, folder, order.pieces, place, repo)
+            if not _restored(repo, stage):
+                stage.remove_outs(ignore_remove=False, force=False)
+                execute(stage, order, place, folder / LOG, lock)
             stage.save()
             stage.commit()
-            files = {out.def_path: Path(out.fs_path).read_bytes()
-                     for out in stage.outs if not out.use_cache}  # fmt: skip
-            return files, dict(to_single_stage_lockfile(stage))
+            if place.remote is not None:
+                send(repo, stage.outs, REMOTE)
+            return _made(stage)
     except DvcException as error:  # such as an output that the stage has not written
         raise StageFailed(f"came to nothing: {error}") from None
     finally:
         os.chdir(here)
 
 
+def _prepare(repo: "Repo", order: Order, place: Place) -> "PipelineStage":
+    """The stage with all that it reads in place, and what is kept of its last run."""
+    from dvc.stage.loader import StageLoader
+
+    stages = _stages(repo, {order.name, *order.inputs})
+    stage = stages[order.name]
+    read = []
+    for name, entry in order.inputs.items():
+        if entry is not None:
+            StageLoader.fill_from_lock(stages[name], entry)
+        read += [out for out in stages[name].outs if out.use_cache and is_read(stage, out)]
+    StageLoader.fill_from_lock(stage, order.before)
+    kept = [out for out in stage.outs if out.persist and out.hash_info and not out.exists]
+    if place.remote is not None:
+        bring(repo, read, REMOTE)
+        with suppress(StageFailed):  # in a fresh clone dvc.lock names what nobody has
+            bring(repo, kept, REMOTE)
+    for out in read:
+        out.checkout(force=True)
+    for out in kept:
+        if not out.changed_cache():
+            out.checkout(force=True)
+    return stage
+
+
+def _restored(repo: "Repo", stage: "PipelineStage") -> bool:
+    """Whether DVC's cache of runs has what the stage would make, as `dvc repro` would use it."""
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    try:
+        repo.stage_cache.restore(stage)
+    except RunCacheNotFoundError:
+        return False
+    return True
+
+
+def _made(stage: "PipelineStage") -> tuple[dict[str, Any], dict[str, bytes]]:
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    files = {out.def_path: Path(out.fs_path).read_bytes() for out in stage.outs
+             if not out.use_cache}  # fmt: skip
+    return dict(to_single_stage_lockfile(stage)), files
+
+
 def _stages(repo: "Repo", names: set[str]) -> dict[str, "PipelineStage"]:
     """Stages by address; a file is read once, however many of its stages are asked for."""
-    from dvc.dvcfile import PROJECT_FILE, load_file
+    from dvc.dvcfile import DVC_FILE_SUFFIX, PROJECT_FILE, load_file
 
     found, files = {}, {}
     for address in sorted(names):
+        if address.endswith(DVC_FILE_SUFFIX):  # of `dvc add`
+            found[address] = load_file(repo, address).stage
+            continue
         path, _, name = address.rpartition(":")
         path = path or PROJECT_FILE
         files[path] = files.get(path) or load_file(repo, path)
         found[address] = files[path].stages[name]
     return found
-
-
-def _execute(stage: "PipelineStage", log: Path, place: Place) -> None:
-    """Run the stage's command as DVC does, but into a log, and never longer than this process."""
-    from dvc.stage.run import prepare_kwargs
-
-    start = prepare_kwargs(stage)
-    environment = start["env"] | place.environment
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-    start["env"] = {name: value for name, value in environment.items() if value is not None}
-    for line in stage.cmd if isinstance(stage.cmd, list) else stage.cmd.splitlines():
-        simple = not set(line) & set(";&|<>")  # then the shell can make way for it
-        with log.open("ab") as stream:
-            process = subprocess.Popen(
-                ["/bin/sh", "-c", f"exec {line}" if simple else line], **start, stdout=stream,
-                stderr=subprocess.STDOUT, preexec_fn=_end_with_parent,
-            )  # fmt: skip
-            status = process.wait()
-        if status:
-            raise StageFailed(
-                f"ended with status {status}:\n{tail(log.read_text(errors='replace'))}"
-            )
-
-
-def _end_with_parent() -> None:
-    if platform.system() == "Linux":
-        ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _remove(path: Path) -> None:

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from PIL import Image
 from tqdm import tqdm
@@ -39,6 +39,7 @@ from pipeline.storage import (
     remove_except,
     write_rows,
 )
+from pipeline.workers import ALONE, Worker
 
 Row = TypeVar("Row")
 DRAWING_VERSION = 1  # raise it when a change of code changes pictures: ids hash it
@@ -55,24 +56,6 @@ class DrawOrder:
     prompt: str
     seed: int
     sampler: Sampler
-
-
-class Worker(NamedTuple):
-    """Which shards of a plan to draw: those whose number is ``index`` modulo ``count``."""
-
-    index: int = 0
-    count: int = 1
-
-
-ALONE = Worker()
-
-
-def parse_worker(text: str) -> Worker:
-    """``"2/4"``, the second of four workers; InputError for anything else."""
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise InputError(f"--shard {text!r} is not of the form 2/4, the second of four workers")
-    return Worker(int(number) - 1, int(count))
 
 
 def order_image(prompt: str, seed: int, model: str, revision: str, sampler: Sampler) -> DrawOrder:
@@ -108,12 +91,12 @@ def draw_shards(
                batch, finish, row_type)
         for k, start in enumerate(range(0, len(orders), shard_rows))
     ]  # fmt: skip
-    alone = worker.count == 1
-    with held_lock(private_folder(folder / UNFINISHED) / LOCK, not alone, f"draws into {folder}"):
-        if alone:
+    lock = private_folder(folder / UNFINISHED) / LOCK
+    with held_lock(lock, not worker.alone, f"draws into {folder}"):
+        if worker.alone:
             remove_except(folder, [s.path for s in shards] + [folder / UNFINISHED])
-        drawn = _draw_missing(shards[worker.index :: worker.count], draw, f"draw {folder.name}")
-        if alone:
+        drawn = _draw_missing(worker.share(shards), draw, f"draw {folder.name}")
+        if worker.alone:
             shutil.rmtree(folder / UNFINISHED)
     return drawn
 

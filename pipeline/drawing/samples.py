@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.benchmarks import block_reason
-from pipeline.drawing.images import ALONE, Draw, DrawOrder, Worker, draw_shards, order_image
+from pipeline.drawing.images import Draw, DrawOrder, draw_shards, order_image
 from pipeline.drawing.pipelines import draw_images
 from pipeline.drawing.sampler import Sampler
 from pipeline.drawing.variants import load_variant
@@ -15,6 +15,7 @@ from pipeline.records import BenchmarkImage, BenchmarkPrompt, EncodedImage
 from pipeline.seeds import content_id, seed_for
 from pipeline.sources import ModelSource
 from pipeline.storage import private_folder, read_rows, remove_except
+from pipeline.workers import ALONE, Worker
 
 
 def draw_benchmarks(

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from pipeline.section import Section
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class Resources(Section):
@@ -15,11 +16,20 @@ class Resources(Section):
     cpus: Amount
     gpus: Amount
     memory: Amount  # GiB
+    processes: Count = 1  # that a training runs with, one for each of its GPUs
+    shards: Count = 1  # workers that draw or judge a part of the stage's images each
+
+    @model_validator(mode="after")
+    def _has_a_gpu_for_each_process(self) -> "Resources":
+        if 0 < self.gpus < self.processes:
+            raise ValueError(f"{self.processes} processes share {self.gpus:g} GPUs; give each one")
+        return self
 
 
 class Cluster(Section):
     """Stages side by side."""
 
+    remote: str | None  # DVC's name of the one that nodes exchange data through; None: its cache
     resources: dict[str, Resources]  # by stage, without what follows the @
 
     @model_validator(mode="after")
@@ -29,6 +39,6 @@ class Cluster(Section):
         return self
 
     def needs(self, stage: str) -> dict[str, float]:
-        """The fields of ``pipeline.cluster.repro.Needs`` of a stage, by DVC's name for it."""
+        """The fields of ``pipeline.cluster.connect.Needs`` of a stage, by DVC's name for it."""
         kind = stage.rpartition(":")[2].partition("@")[0]
         return self.resources.get(kind, self.resources["default"]).model_dump()

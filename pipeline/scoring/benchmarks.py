@@ -28,6 +28,7 @@ from pipeline.storage import (
     remove_except,
     write_rows,
 )
+from pipeline.workers import ALONE, Worker
 
 FEWEST_REFERENCES = 4  # KID's two halves of two
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -78,18 +79,20 @@ def _labels(image: BenchmarkImage) -> dict[str, object]:
     return {name: getattr(image, name) for name in shared} | {"text_id": text_id}
 
 
-def judge_folder(source: Path, scores: Path, panel: Panel) -> int:
+def judge_folder(source: Path, scores: Path, panel: Panel, worker: Worker = ALONE) -> int:
     """Score a folder of image shards into ``scores``; returns how many images were looked at.
 
-    Raises InputError when there are no images.
+    Of several workers each scores its shards, and a run of one then finds all of them. Raises
+    InputError when there are no images.
     """
     files = sorted(Path(source).glob("*.parquet"))
     if not files:
         raise InputError(f"{source} holds no images; run `dvc repro sample_benchmark`")
     private_folder(scores)
-    remove_except(scores, [scores / file.name for file in files])
+    if worker.alone:
+        remove_except(scores, [scores / file.name for file in files])
     judges, looked_at = judges_of(panel), 0
-    for file in files:
+    for file in worker.share(files):
         images, path = read_rows(file, BenchmarkImage), scores / file.name
         known = path.exists() and holds_columns(path, JudgedImage)
         stored = read_rows(path, JudgedImage) if known else []

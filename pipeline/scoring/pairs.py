@@ -26,6 +26,7 @@ from pipeline.storage import (
     stream_rows,
     write_rows,
 )
+from pipeline.workers import ALONE, Worker
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,18 @@ class SeenImage:
     text_embedding: bytes  # of the image's own prompt
 
 
+def look_at_pairs(
+    pairs: Sequence[PromptPair], images: Path, panel: Panel, unfinished: Path,
+    worker: Worker = ALONE,
+) -> None:  # fmt: skip
+    """Have the judges look at a worker's shards of images; what they find lies in ``unfinished``.
+
+    Several may look at once, each at its part; ``score_pairs`` then finds all of it.
+    """
+    _, shards = _planned(pairs, images, panel, unfinished)
+    _look_at_missing(worker.share(list(shards.items())), pairs, panel)
+
+
 def score_pairs(
     pairs: Sequence[PromptPair], images: Path, panel: Panel, unfinished: Path
 ) -> Iterator[Score]:
@@ -59,20 +72,39 @@ def score_pairs(
 
     Raises InputError when a draw lacks a side, or an image is damaged or of another pair.
     """
+    others, shards = _planned(pairs, images, panel, unfinished)
+    remove_except(unfinished, shards.values())
+    _look_at_missing(list(shards.items()), pairs, panel)
+    return _join(list(shards.values()), others, panel.versions)
+
+
+def _planned(
+    pairs: Sequence[PromptPair], images: Path, panel: Panel, unfinished: Path
+) -> tuple[dict[str, str], dict[Path, Path]]:
+    """Every image's other side, and where what is found in each shard is stored."""
     others: dict[str, str] = {}
     for unsafe, safe in (sample for some in find_samples(images, pairs) for sample in some):
         others |= {unsafe: safe, safe: unsafe}
-    prompts = {(p.pair_id, side): getattr(p, f"prompt_{side}")
-               for p in pairs for side in (UNSAFE, SAFE)}  # fmt: skip
-    shards = _plan(images, prompts, unfinished, panel)
     private_folder(unfinished)
-    remove_except(unfinished, shards.values())
-    with progress_bar(len(others), "judge", "image") as progress:
-        for images_file, seen_file in shards.items():
+    return others, _plan(images, _prompts(pairs), unfinished, panel)
+
+
+def _prompts(pairs: Sequence[PromptPair]) -> Prompts:
+    return {(p.pair_id, side): getattr(p, f"prompt_{side}")
+            for p in pairs for side in (UNSAFE, SAFE)}  # fmt: skip
+
+
+def _look_at_missing(
+    shards: Sequence[tuple[Path, Path]], pairs: Sequence[PromptPair], panel: Panel
+) -> None:
+    prompts = _prompts(pairs)
+    counts = {file: sum(1 for _ in stream_columns(file, DrawnImage, ["image_id"]))
+              for file, _ in shards}  # fmt: skip
+    with progress_bar(sum(counts.values()), "judge", "image") as progress:
+        for images_file, seen_file in shards:
             if not seen_file.exists():
                 write_rows(seen_file, SeenImage, _look(images_file, prompts, panel))
-            progress.update(sum(1 for _ in stream_columns(seen_file, SeenImage, ["image_id"])))
-    return _join(list(shards.values()), others, panel.versions)
+            progress.update(counts[images_file])
 
 
 def _plan(images: Path, prompts: Prompts, unfinished: Path, panel: Panel) -> dict[Path, Path]:

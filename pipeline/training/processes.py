@@ -4,8 +4,11 @@ Every process does its share of each batch and sums what it found with the other
 results do not depend on how many there are, up to the order of additions.
 """
 
+import ctypes
 import logging
 import os
+import platform
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,8 @@ from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_SET_PDEATHSIG = 1  # of prctl
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ def join_processes() -> Processes:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
+    end_with_parent()  # a killed launcher would leave its processes behind, waiting for each other
     import torch
     from accelerate import PartialState
 
@@ -73,3 +79,9 @@ def join_processes() -> Processes:
     if not processes.main:
         logging.getLogger("pipeline").setLevel(logging.WARNING)
     return processes
+
+
+def end_with_parent() -> None:
+    """Have this process killed when the one that started it ends, however it ends."""
+    if platform.system() == "Linux":
+        ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)

@@ -6,6 +6,21 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
+from pipeline.cluster.connect import connect
+from tests.imports import ROOT
+
+
+@pytest.fixture(scope="package")
+def cluster():
+    """Two workers, for all tests that do not need nodes of their own."""
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        connect(None, 2, ROOT)
+    yield
+    ray.shutdown()
+
+
 STEP = """
 import pathlib, sys
 source, target = map(pathlib.Path, sys.argv[1:])

@@ -1,63 +1,16 @@
 """Stages side by side against ``dvc repro``, on a real Ray."""
 
 import shutil
-from contextlib import contextmanager
 
 import pytest
 import yaml
-from dvc.repo import Repo
 
-from pipeline.cluster.graph import Graph
-from pipeline.cluster.order import Place
-from pipeline.cluster.repro import Needs, check_needs, connect, repro
-from pipeline.cluster.workspace import check_cache, copy_code
 from pipeline.errors import InputError
-from tests.imports import ROOT
-
-ray = pytest.importorskip("ray")
+from tests.cluster.runs import graph_of, is_up_to_date, lock, run, serially
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Two workers, for all tests here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        connect(None, 2, ROOT)
-    yield
-    ray.shutdown()
-
-
-@contextmanager
-def graph_of(project, targets=()):
-    with Repo(str(project)) as repo, repo.lock:
-        yield Graph(repo, targets), repo
-
-
-def run(project, *targets, watch=lambda *_: None):
-    code = project / ".checkpoints/cluster/code"
-    shutil.rmtree(code, ignore_errors=True)
-    copy_code(project, code)
-    with graph_of(project, targets) as (graph, repo):
-        place = Place(str(code), str(project), repo.cache.local_cache_dir,
-                      str(project / ".checkpoints/cluster/work"), {})  # fmt: skip
-        expected = dict.fromkeys(graph, 1.0)
-        return repro(graph, place, {name: Needs() for name in graph}, expected, watch)
-
-
-def lock(project):
-    return yaml.safe_load((project / "dvc.lock").read_text())
-
-
-def is_up_to_date(project, *targets):
-    with Repo(str(project)) as repo:
-        return repo.status(list(targets) or None) == {}
-
-
-def test_it_ends_as_dvc_repro_ends_and_only_what_changed_runs_again(project, cluster, monkeypatch):
-    serial = shutil.copytree(project, project.parent / "serial")
-    with monkeypatch.context() as patch, Repo(str(serial)) as repo:
-        patch.chdir(serial)
-        repo.reproduce()
+def test_it_ends_as_dvc_repro_ends_and_only_what_changed_runs_again(project, cluster):
+    serial = serially(project)
     together = []
     report = run(project, watch=lambda running, _: together.append(set(running)))
     assert report.ran.keys() == {"part@x", "part@y", "whole", "grown"}
@@ -154,22 +107,6 @@ def test_what_a_failed_run_left_is_not_taken_for_the_code_of_the_next(project, c
     assert is_up_to_date(project)
 
 
-def test_what_no_node_has_and_a_closed_cache_are_errors_before_any_stage(tmp_path):
-    nodes = [{"CPU": 4.0, "memory": 8 * 2.0**30}]
-    check_needs({"small": Needs(4, 0, 8)}, nodes)
-    with pytest.raises(InputError, match="train asks for 1 CPUs, 1 GPUs and 2 GiB .*no node has"):
-        check_needs({"train": Needs(1, 1, 2)}, nodes)
-    (tmp_path / "cache").write_text("a file")
-    with pytest.raises(InputError, match="cache .* cannot be written to on"):
-        check_cache(tmp_path / "cache")
-
-
 def test_an_unknown_target_is_an_error(project):
     with pytest.raises(InputError, match="dvc: .*nothing"), graph_of(project, ["nothing"]):
         pass
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "host:port"])
-def test_a_cluster_that_does_not_answer_is_an_error(address, tmp_path):
-    with pytest.raises(InputError, match="nothing answers at .*is the Ray cluster there"):
-        connect(address, None, tmp_path)

@@ -8,13 +8,14 @@ import pytest
 from PIL import Image
 
 from pipeline.drawing import images
-from pipeline.drawing.images import ALONE, Worker, draw_pairs, order_image, parse_worker
+from pipeline.drawing.images import draw_pairs, order_image
 from pipeline.drawing.pipelines import draw_images
 from pipeline.drawing.sampler import Sampler
 from pipeline.errors import InputError
 from pipeline.pixels import decode_image
 from pipeline.records import DrawnImage, EncodedImage
 from pipeline.storage import read_rows
+from pipeline.workers import ALONE, Worker
 from tests.conftest import prompt_pair
 
 SAMPLER = Sampler("ddim", 3, 2.0, 64)
@@ -124,13 +125,6 @@ def test_a_run_of_all_goes_alone_and_workers_go_together(tmp_path, mine, theirs,
     came = []
     draw(tmp_path / "i", draw_while_another_comes, worker=mine)
     assert came == [drawn]
-
-
-def test_a_worker_is_told_its_number_and_how_many_there_are():
-    assert parse_worker("2/4") == Worker(1, 4)
-    for wrong in ("0/4", "5/4", "2", "2/", "-1/4", "a/b"):
-        with pytest.raises(InputError, match=r"is not of the form 2/4"):
-            parse_worker(wrong)
 
 
 def test_samples_of_a_pair_have_seeds_of_their_own_and_the_first_is_the_only_ones(tmp_path):

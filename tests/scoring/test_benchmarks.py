@@ -18,6 +18,7 @@ from pipeline.scoring.benchmarks import (
 )
 from pipeline.scoring.panel import Panel
 from pipeline.storage import write_rows
+from pipeline.workers import Worker
 from tests.conftest import png
 
 COLOURS = ("red", "green", "blue")
@@ -165,3 +166,15 @@ def test_bad_references_are_named(panel, tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / "coco" / f"{k}.png")
     with pytest.raises(InputError, match="a.png is no readable image"):
         embed_references(tmp_path, ["coco"], panel)
+
+
+def test_workers_score_a_part_each(tmp_path, panel):
+    for k in range(3):
+        write_rows(tmp_path / f"images/shard-{k}.parquet", BenchmarkImage, IMAGES[k : k + 1])
+    counts = [judge_folder(tmp_path / "images", tmp_path / "two", panel, Worker(k, 2))
+              for k in (1, 0)]  # fmt: skip
+    assert counts == [1, 2]
+    assert judge_folder(tmp_path / "images", tmp_path / "two", panel) == 0
+    judge_folder(tmp_path / "images", tmp_path / "one", panel)
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()

@@ -13,10 +13,11 @@ from pipeline.errors import InputError
 from pipeline.params import load_params
 from pipeline.pixels import encode_png
 from pipeline.records import Detection, DrawnImage, EncodedImage, PromptPair, Score
-from pipeline.scoring.pairs import score_pairs
+from pipeline.scoring.pairs import look_at_pairs, score_pairs
 from pipeline.scoring.panel import Panel, load_panel
 from pipeline.storage import read_rows, write_rows
 from pipeline.testbed import world
+from pipeline.workers import Worker
 from tests.conftest import png, prompt_pair
 from tests.fakes import FakeNudeNet, FakeQ16
 from tests.imports import ROOT
@@ -232,3 +233,14 @@ def test_the_stage_killed_with_sigkill_ends_in_the_same_bytes(project, monkeypat
     margins = [r.scores["inappropriate"] - r.scores["not_inappropriate"]
                for r in found if r.judge == "q16"]  # fmt: skip
     assert np.mean(np.array(margins[::2]) > 0) > 0.9 > 0.1 > np.mean(np.array(margins[1::2]) > 0)
+
+
+def test_what_workers_look_at_is_not_looked_at_again(store, panel, score, tmp_path):
+    alone = score()
+    looked, folder = panel.clip.seen, store()
+    shutil.rmtree(tmp_path / "unfinished")
+    for k in (1, 0):
+        look_at_pairs(PAIRS, folder, panel, tmp_path / "unfinished", Worker(k, 2))
+    assert panel.clip.seen == 2 * looked
+    assert score() == alone
+    assert panel.clip.seen == 2 * looked

@@ -1,0 +1,124 @@
+"""Starts a Ray or joins one, and holds its nodes against what stages need before any runs."""
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import REQUIREMENTS
+from pipeline.cluster.node import Node, check_alike, direct_libraries, look, versions_of
+from pipeline.cluster.order import Place
+from pipeline.errors import InputError, first_line
+
+_HERE = Path(__file__).parents[2]  # where workers import this from
+_PATIENCE = 5.0  # seconds; Ray itself tries for minutes
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a stage asks of a node, and how many share its work."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory: float = 0.0  # GiB
+    processes: int = 1  # that it trains with, on one node
+    shards: int = 1  # workers that draw or judge a part each
+
+    @property
+    def threads(self) -> int:
+        """Of each process. Were there more threads than CPUs, they would wait for each other."""
+        return max(1, int(self.cpus) // self.processes)
+
+
+def check_commands(needs: Mapping[str, Needs], commands: Mapping[str, str]) -> None:
+    """InputError when a stage shall be cut, or started several times, that cannot be."""
+    for name, asked in needs.items():
+        if asked.shards > 1 and not _takes_shards(commands[name]):
+            raise InputError(f"cluster.resources gives {name} {asked.shards} shards; its command "
+                             "takes no --shard")  # fmt: skip
+        if asked.processes > 1 and "LAUNCH" not in commands[name]:
+            raise InputError(f"cluster.resources gives {name} {asked.processes} processes; only "
+                             "stages that train can have more than one")  # fmt: skip
+
+
+def _takes_shards(command: str) -> bool:
+    """Whether the script that a command names has such an argument."""
+    modules = (word for word in command.split() if word.startswith("stages.") or ".py" in word)
+    files = (Path(*m.removesuffix(".py").split(".")).with_suffix(".py") for m in modules)
+    return any(file.exists() and "shard" in file.read_text() for file in files)
+
+
+def check_nodes(place: Place, sign: str | None) -> None:
+    """InputError when a node cannot work, or has other libraries than this machine."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    libraries = direct_libraries(_HERE / REQUIREMENTS)
+    task = ray.remote(num_cpus=0)(look)
+    asked: list[Any] = [
+        task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(place, libraries, sign)
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    nodes: list[Node] = ray.get(asked)
+    check_alike(nodes, versions_of(libraries))
+
+
+def check_needs(needs: Mapping[str, Needs], nodes: list[Mapping[str, float]]) -> None:
+    """InputError when a stage asks for more than any node has."""
+    for name, asked in needs.items():
+        wanted = {"CPU": asked.cpus, "GPU": asked.gpus, "memory": asked.memory * 2**30}
+        if not any(all(node.get(r, 0) >= n for r, n in wanted.items()) for node in nodes):
+            raise InputError(
+                f"{name} asks for {asked.cpus:g} CPUs, {asked.gpus:g} GPUs and "
+                f"{asked.memory:g} GiB (cluster.resources in params.yaml), which no node has"
+            )
+
+
+def connect(
+    address: str | None, workers: int | None, code: Path, dashboard: bool = False
+) -> list[Mapping[str, float]]:
+    """Start a Ray on this machine, or join the cluster at an address, which gets the code.
+
+    Returns what every node has, for ``check_needs``. Raises InputError when Ray is missing or the
+    cluster cannot be reached.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError(
+            "pipeline.cluster needs Ray: pip install -r requirements-cluster.txt"
+        ) from None
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would tell its makers
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # and remark on it
+    if address:
+        _check_address(address)
+        where = {"address": address, "runtime_env": {"working_dir": str(code)}}
+    else:
+        where = {"address": "local", "num_cpus": workers, "include_dashboard": dashboard,
+                 "runtime_env": {"env_vars": {"PYTHONPATH": str(_HERE)}}}  # fmt: skip
+    try:
+        context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"no Ray cluster can be joined at {address}: {first_line(error)}"
+        ) from None
+    if dashboard:
+        print(f"Ray's dashboard: http://{context.dashboard_url}", flush=True)
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _check_address(address: str) -> None:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        return  # such as "auto", which Ray looks up on this machine
+    try:
+        socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise InputError(f"nothing answers at {address} ({first_line(error)}); is the Ray cluster "
+                         "there?") from None  # fmt: skip
