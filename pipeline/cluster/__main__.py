@@ -130,7 +130,8 @@ def _keep(name: str, log: str, outcome: Outcome | None) -> None:
 
 def _end(report: Report) -> None:
     """Say what was done; InputError when a stage failed."""
-    print(f"{len(report.ran)} stages ran, {len(report.unchanged)} were up to date")
+    print(f"{len(report.ran)} stages ran, {len(report.restored)} came from DVC's cache, "
+          f"{len(report.unchanged)} were up to date")  # fmt: skip
     for name, log in report.failed.items():
         print(f"\n{name} {log}", file=sys.stderr)
     if report.failed:

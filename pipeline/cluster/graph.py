@@ -57,6 +57,24 @@ class Graph:
         """Whether DVC would run a stage now; what comes before it must be up to date."""
         return self._stages[name].changed()
 
+    def restore(self, name: str) -> bool:
+        """Whether DVC's cache of runs has what a stage would make: then it is put into place.
+
+        As ``dvc repro`` does; a stage that had ended when a run was killed is found so.
+        """
+        from dvc.stage.cache import RunCacheNotFoundError
+
+        stage = self._stages[name]
+        stage.remove_outs(ignore_remove=False, force=False)
+        try:
+            self._repo.stage_cache.restore(stage)
+        except RunCacheNotFoundError:
+            return False
+        stage.save()
+        stage.commit()
+        self._unwritten.append(stage)
+        return True
+
     @property
     def commands(self) -> Mapping[str, str]:
         """What stages run."""

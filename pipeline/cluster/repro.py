@@ -23,6 +23,7 @@ class Report:
 
     ran: dict[str, Outcome] = field(default_factory=dict)
     unchanged: list[str] = field(default_factory=list)
+    restored: list[str] = field(default_factory=list)  # from DVC's cache of runs
     failed: dict[str, str] = field(default_factory=dict)  # with the end of the log
     left_out: list[str] = field(default_factory=list)  # because of what failed
     shards: dict[str, Piece] = field(default_factory=dict)  # by label
@@ -30,7 +31,7 @@ class Report:
     @property
     def done(self) -> set[str]:
         """The stages that are up to date."""
-        return self.ran.keys() | self.unchanged
+        return {*self.ran, *self.unchanged, *self.restored}
 
     @property
     def lost(self) -> set[str]:
@@ -124,10 +125,12 @@ class _Run:
                     self.report.left_out.append(name)
                 elif not before <= self.report.done:
                     continue
-                elif self._graph.changed(name):
-                    self._start(name)
-                else:
+                elif not self._graph.changed(name):
                     self.report.unchanged.append(name)
+                elif self._graph.restore(name):
+                    self.report.restored.append(name)
+                else:
+                    self._start(name)
                 self.waiting.remove(name)
                 found = True
 
@@ -171,9 +174,8 @@ class _Run:
                 self.report.ran[order.name] = made
                 self._keep(order.name, made.log, made)
         except RayTaskError as error:
-            if not isinstance(error.cause, StageFailed | InputError):
-                raise
-            self._fail(order.name, str(error.cause))
+            known = isinstance(error.cause, StageFailed | InputError)
+            self._fail(order.name, str(error.cause) if known else f"broke down:\n{error}")
         except StageFailed as error:  # what was made does not arrive here
             self._fail(order.name, str(error))
         except RayError as error:  # its worker was lost again and again

@@ -59,7 +59,7 @@ class Watch:
         from rich.table import Table
 
         now = time.monotonic()
-        up = len(report.ran) + len(report.unchanged)
+        up = len(report.done)
         table = Table(title=f"{up} of {len(self._expected)} stages up to date, "
                             f"{span(self.left(running, report, now))} to go at most")  # fmt: skip
         for column in ("stage", "where", "since", "expected", "its last word"):

@@ -134,9 +134,8 @@ def _run(
                 execute(stage, order, place, folder / LOG, lock)
                 return cut_piece(stage, folder, before, place, repo)
             lay_pieces(stage, folder, order.pieces, place, repo)
-            if not _restored(repo, stage):
-                stage.remove_outs(ignore_remove=False, force=False)
-                execute(stage, order, place, folder / LOG, lock)
+            stage.remove_outs(ignore_remove=False, force=False)
+            execute(stage, order, place, folder / LOG, lock)
             stage.save()
             stage.commit()
             if place.remote is not None:
@@ -171,17 +170,6 @@ def _prepare(repo: "Repo", order: Order, place: Place) -> "PipelineStage":
         if not out.changed_cache():
             out.checkout(force=True)
     return stage
-
-
-def _restored(repo: "Repo", stage: "PipelineStage") -> bool:
-    """Whether DVC's cache of runs has what the stage would make, as `dvc repro` would use it."""
-    from dvc.stage.cache import RunCacheNotFoundError
-
-    try:
-        repo.stage_cache.restore(stage)
-    except RunCacheNotFoundError:
-        return False
-    return True
 
 
 def _made(stage: "PipelineStage") -> tuple[dict[str, Any], dict[str, bytes]]:

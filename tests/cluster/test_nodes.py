@@ -88,7 +88,7 @@ def test_a_lost_nodes_stage_runs_on_another_and_data_goes_through_a_remote(
         driver.kill()
     assert driver.returncode == 0, said
     assert (meet / lost.name.replace("second", "first")).exists()
-    assert "4 stages ran, 0 were up to date" in said
+    assert "4 stages ran, 0 came from DVC's cache, 0 were up to date" in said
     made = [lock(folder)["stages"] for folder in (project, serial)]
     for name in ("part@x", "part@y", "whole", "grown"):
         assert made[0][name]["outs"] == made[1][name]["outs"]

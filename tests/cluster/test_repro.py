@@ -110,3 +110,21 @@ def test_what_a_failed_run_left_is_not_taken_for_the_code_of_the_next(project, c
 def test_an_unknown_target_is_an_error(project):
     with pytest.raises(InputError, match="dvc: .*nothing"), graph_of(project, ["nothing"]):
         pass
+
+
+def test_what_the_cache_of_runs_has_is_not_run_again(project, cluster):
+    serially(project)
+    run(project)
+    before = lock(project)
+    (project / "in.txt").write_text("other\n")
+    run(project)
+    (project / "in.txt").write_text("in\n")
+    again = run(project)
+    assert set(again.restored) == {"part@x", "part@y", "whole"}
+    assert again.ran.keys() == {"grown"}  # DVC keeps no runs of stages with persisted outputs
+    assert lock(project) == before
+    assert is_up_to_date(project)
+
+    (project / "dvc.lock").unlink()  # as if killed before it was written
+    assert set(run(project).restored) == {"part@x", "part@y", "whole"}
+    assert lock(project)["stages"] == before["stages"]
