@@ -59,24 +59,30 @@ def timed(folder: Path, *command: str) -> float:
     return time.monotonic() - start
 
 
+def measure(seconds: float, workers: int) -> list[dict[str, object]]:
+    """The rows of one length of stages."""
+    with tempfile.TemporaryDirectory() as temporary:
+        times, before = make_project(Path(temporary) / "ours", seconds)
+        make_project(Path(temporary) / "naive", seconds)
+        naive = timed(Path(temporary) / "naive", "dvc", "repro")
+        ours = timed(
+            Path(temporary) / "ours", "pipeline.cluster", "repro", "--workers", str(workers)
+        )
+    ideal = makespan(times, before, workers)
+    case = f"{len(times)} stages of {seconds:g} s, {workers} workers"
+    return [row(f"{case}, against dvc repro", ours, naive, "s", 1),
+            row(f"{case}, against the ideal", ours, ideal, "s", 1)]  # fmt: skip
+
+
 def main() -> None:
     """Command line entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20.0, help="length of every stage")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[20.0, 60.0],
+                        help="lengths of a stage; what a run costs besides is the same for "
+                        "all")  # fmt: skip
     parser.add_argument("--workers", type=int, default=3)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        times, before = make_project(Path(temporary) / "ours", args.seconds)
-        make_project(Path(temporary) / "naive", args.seconds)
-        naive = timed(Path(temporary) / "naive", "dvc", "repro")
-        ours = timed(
-            Path(temporary) / "ours", "pipeline.cluster", "repro", "--workers", str(args.workers)
-        )
-    ideal = makespan(times, before, args.workers)
-    case = f"{len(times)} stages of {args.seconds:g} s, {args.workers} workers"
-    rows = [row(f"{case}, against dvc repro", ours, naive, "s", 1),
-            row(f"{case}, against the ideal", ours, ideal, "s", 1)]  # fmt: skip
-    publish("cluster", rows)
+    publish("cluster", [r for s in args.seconds for r in measure(s, args.workers)])
 
 
 if __name__ == "__main__":
