@@ -22,6 +22,8 @@ from pipeline.cluster.repro import Needs, Report, check_needs, connect, repro
 from pipeline.cluster.show import Watch, show_plan
 from pipeline.cluster.workspace import check_cache, copy_code
 from pipeline.errors import InputError
+from pipeline.hold import held
+from pipeline.mend import mend
 from pipeline.params import load_params
 from pipeline.storage import private_folder, write_text
 from pipeline.times import as_file, record_seconds, recorded_seconds
@@ -56,9 +58,11 @@ def _repro(args: argparse.Namespace) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    for line in mend():
+        print(line)
     logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
-        with Repo() as repo, repo.lock:
+        with Repo() as repo, held(repo, " ".join(sys.argv)):
             graph = Graph(repo, args.targets)
             if args.plan:
                 _print_plan(graph)
@@ -103,7 +107,8 @@ def _keep(report: Report, logs: Path) -> None:
     """Logs and times; InputError when a stage failed."""
     private_folder(logs)
     for name, outcome in report.ran.items():
-        record_seconds(name, outcome.seconds)
+        if not outcome.cached:
+            record_seconds(name, outcome.seconds)
         write_text(logs / f"{as_file(name)}.txt", outcome.log)
     print(f"{len(report.ran)} stages ran, {len(report.unchanged)} were up to date")
     for name, log in report.failed.items():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.cluster.order import Order, Outcome
 from pipeline.cluster.workspace import is_read, overlap
 from pipeline.errors import InputError, first_line
+from pipeline.kept import keep_locks
 from pipeline.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Graph:
     def write_lock(self) -> None:
         """Write what was taken since the last time: at once, since the file is long."""
         files = {stage.path: stage.dvcfile for stage in self._unwritten}
+        if files:
+            keep_locks()
         for path, file in files.items():
             stages = [stage for stage in self._unwritten if stage.path == path]
             file.dump_stages(stages, update_pipeline=False)

@@ -1,16 +1,15 @@
 """A folder of its own for a stage, with the checkout's code and DVC's cache."""
 
-import ctypes
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.cli import end_with_parent
 from pipeline.cluster.order import Order, Outcome, Place, StageFailed
 from pipeline.errors import InputError
 from pipeline.storage import private_folder
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 _UNPACKED = Path.cwd()  # on a worker of another machine, Ray's copy of the code
 _LINKED = 1 << 18  # larger files are linked rather than copied: nobody edits them while stages run
 _TAIL = 2000  # characters of a log that an error quotes
-_SET_PDEATHSIG = 1
 LOG = "log.txt"
 
 
@@ -51,10 +49,10 @@ def run_order(order: Order, place: Place) -> Outcome:
     start = time.monotonic()
     folder = Path(place.work) / as_file(order.name)
     _lay_out(folder, order, place)
-    files, entry = _run(folder, order, place)
+    files, entry, cached = _run(folder, order, place)
     log = (folder / LOG).read_text(errors="replace")
     shutil.rmtree(folder)
-    return Outcome(entry, files, log, time.monotonic() - start, platform.node())
+    return Outcome(entry, files, log, time.monotonic() - start, platform.node(), cached)
 
 
 def overlap(dep: "Output", out: "Output") -> bool:
@@ -125,8 +123,8 @@ def _lay_out(folder: Path, order: Order, place: Place) -> None:
     )
 
 
-def _run(folder: Path, order: Order, place: Place) -> tuple[dict[str, bytes], dict]:
-    """The uncached outputs by path, and the stage's entry of dvc.lock."""
+def _run(folder: Path, order: Order, place: Place) -> tuple[dict[str, bytes], dict, bool]:
+    """The uncached outputs by path, the stage's entry of dvc.lock, and whether it needed no run."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from dvc.stage.loader import StageLoader
@@ -149,16 +147,30 @@ def _run(folder: Path, order: Order, place: Place) -> tuple[dict[str, bytes], di
                 if out.persist and out.hash_info and not out.exists and not out.changed_cache():
                     out.checkout(force=True)
             stage.remove_outs(ignore_remove=False, force=False)
-            _execute(stage, folder / LOG, place)
+            cached = _restore(stage, folder / LOG)
+            if not cached:
+                _execute(stage, folder / LOG, place)
             stage.save()
             stage.commit()
             files = {out.def_path: Path(out.fs_path).read_bytes()
                      for out in stage.outs if not out.use_cache}  # fmt: skip
-            return files, dict(to_single_stage_lockfile(stage))
+            return files, dict(to_single_stage_lockfile(stage)), cached
     except DvcException as error:  # such as an output that the stage has not written
         raise StageFailed(f"came to nothing: {error}") from None
     finally:
         os.chdir(here)
+
+
+def _restore(stage: "PipelineStage", log: Path) -> bool:
+    """Take what a run before made of the same inputs: one that was killed is not in dvc.lock."""
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    try:
+        stage.repo.stage_cache.restore(stage)
+    except RunCacheNotFoundError:
+        return False
+    log.write_text("was made before: taken from DVC's cache\n")
+    return True
 
 
 def _stages(repo: "Repo", names: set[str]) -> dict[str, "PipelineStage"]:
@@ -187,18 +199,13 @@ def _execute(stage: "PipelineStage", log: Path, place: Place) -> None:
         with log.open("ab") as stream:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", f"exec {line}" if simple else line], **start, stdout=stream,
-                stderr=subprocess.STDOUT, preexec_fn=_end_with_parent,
+                stderr=subprocess.STDOUT, preexec_fn=end_with_parent,
             )  # fmt: skip
             status = process.wait()
         if status:
             raise StageFailed(
                 f"ended with status {status}:\n{tail(log.read_text(errors='replace'))}"
             )
-
-
-def _end_with_parent() -> None:
-    if platform.system() == "Linux":
-        ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _remove(path: Path) -> None:

@@ -107,6 +107,21 @@ target.write_text("whole")
     assert not (project / "orphan").exists()
 
 
+def test_what_a_killed_run_had_made_but_not_put_into_the_lock_is_not_made_again(project, cluster):
+    (project / "step.py").write_text(
+        (project / "step.py").read_text() + f"open({str(project / 'ran')!r}, 'a').write('.')"
+    )
+    run(project)
+    before = lock(project)
+    kept = {"whole": before["stages"]["whole"]}
+    (project / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": kept}))
+    report = run(project, "part")
+    assert {name for name, outcome in report.ran.items() if outcome.cached} == {"part@x", "part@y"}
+    assert (project / "ran").read_text() == "...."
+    run(project)
+    assert lock(project) == before
+
+
 def test_a_failed_stage_leaves_out_what_needs_it_and_nothing_else(project, cluster):
     pipeline = yaml.safe_load((project / "dvc.yaml").read_text())
     pipeline["stages"]["bad"] = {
