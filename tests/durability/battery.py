@@ -32,6 +32,7 @@ _DONE = re.compile(r"^(\S+): done in", re.MULTILINE)
 _TIMES = ROOT / "bench/results/default_run.json"
 GUESS = 10.0  # seconds of a stage that the default run does not have
 EARLY = 1.4  # times a share of the time that is left: below 2, that all kills come before the end
+PRIOR = 60.0  # seconds at the pace of that last time, before this machine's own shows
 
 
 def expected_seconds(clone: Path, targets: Sequence[str]) -> dict[str, float]:
@@ -50,15 +51,15 @@ class Battery:
         self._random = random.Random(seed)
         self._log = clone.with_name("log.txt")
         self._open = expected_seconds(clone, targets)
+        self._whole, self._spent = sum(self._open.values()), 0.0
         self.faults: list[str] = []
 
     def run(self, kills: int) -> None:
         """All of it; what is found wrong is in ``faults``, and printed as it comes."""
-        print(f"{len(self._open)} stages, {sum(self._open.values()):.0f} s expected", flush=True)
+        print(f"{len(self._open)} stages, {self._whole:.0f} s expected", flush=True)
         killed = 0
         while killed < kills and not self.faults:
-            left = sum(self._open.values())
-            moment = self._random.uniform(0, EARLY * left / (kills - killed + 1))
+            moment = self._random.uniform(0, EARLY * self._left() / (kills - killed + 1))
             tree = self._start()
             start = time.monotonic()
             while tree.running() and time.monotonic() - start < moment:
@@ -66,9 +67,16 @@ class Battery:
             if not tree.kill():
                 break
             killed += 1
-            self._tell(killed, time.monotonic() - start, tree)
+            seconds = time.monotonic() - start
+            self._spent += seconds
+            self._tell(killed, seconds, tree)
         if not self.faults:
             self._end(self._start(), killed)
+
+    def _left(self) -> float:
+        """Seconds that are left, at the pace so far."""
+        left = sum(self._open.values())
+        return left * (PRIOR + self._spent) / (PRIOR + self._whole - left)
 
     def _start(self) -> Tree:
         command = ["pipeline.cluster"] if self._cluster else ["dvc"]
