@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test test-vllm lint clean
+.PHONY: help repro test test-vllm durability lint clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -16,6 +16,7 @@ $(BIN)/.ready: requirements.txt requirements-cluster.txt requirements-s3.txt req
 	@touch $@
 
 repro: $(BIN)/.ready  ## run the pipeline on the profile in params.yaml
+	python -m pipeline.mend
 	dvc repro
 
 test: lint  ## lint, then all tests
@@ -31,6 +32,9 @@ test: lint  ## lint, then all tests
 
 test-vllm: $(BIN)/.ready .venv-vllm/.ready  ## the prompt stage on real vLLM, in its process and as a server
 	VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python pytest tests/real
+
+durability: $(BIN)/.ready  ## kill the default run at 25 random moments; it must come out as committed
+	python -m tests.durability.battery
 
 lint: $(BIN)/.ready
 	ruff check .

@@ -12,10 +12,11 @@ from tests.imports import ROOT, direct_imports
 MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 # top to bottom: a module imports only what stands above it
 LAYERS = [
-    {"errors"}, {"artifacts", "live", "memory", "progress", "records", "seeds",
+    {"errors"}, {"artifacts", "hold", "live", "memory", "progress", "records", "seeds",
                  "section", "workers"},
     {"taxonomy"}, {"params", "storage", "policy"},
-    {"times"}, {"benign_prompts", "cli", "figures", "pixels", "sources", "tables", "user_prompts"},
+    {"times"}, {"kept"},
+    {"benign_prompts", "cli", "figures", "pixels", "sources", "tables", "user_prompts"}, {"mend"},
     {"diffusion", "judges", "latents", "llm", "lora"},
     {"benchmarks", "encode", "nullspace", "pairs"},
     {"evaluate", "merging", "prompts", "scoring", "training"}, {"drawing"}, {"personal"},

@@ -6,8 +6,11 @@ from types import ModuleType
 import pytest
 from safetensors import SafetensorError
 
+from pipeline import cli
+from pipeline.artifacts import KEPT_LOCKS
 from pipeline.cli import run_stage
 from pipeline.errors import InputError
+from pipeline.times import recorded_seconds
 
 
 @pytest.fixture
@@ -59,6 +62,20 @@ def test_data_is_private_from_the_first_stage_on(run, capsys, tmp_path):
     run(None, capsys)
     for folder in ("data", ".dvc/cache"):
         assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("rank, speaks", [(None, True), ("0", True), ("1", False)])
+def test_one_process_of_a_stage_keeps_dvcs_lock_and_its_time(
+    run, capsys, tmp_path, monkeypatch, rank, speaks
+):
+    monkeypatch.setattr(cli, "end_with_parent", lambda: None)
+    monkeypatch.setenv("DVC_STAGE", "train@x")
+    if rank:
+        monkeypatch.setenv("RANK", rank)
+    (tmp_path / "dvc.lock").write_text("stages:\n")
+    run(None, capsys)
+    assert (recorded_seconds("train@x") is not None) == speaks
+    assert [p.read_text() for p in KEPT_LOCKS.rglob("dvc.lock")] == ["stages:\n"] * speaks
 
 
 def test_prompts_that_diffusers_truncates_are_not_logged():

@@ -26,6 +26,8 @@ from pipeline.cluster.repro import Report, repro
 from pipeline.cluster.show import Watch, show_plan
 from pipeline.cluster.workspace import copy_code
 from pipeline.errors import InputError
+from pipeline.hold import held
+from pipeline.mend import mend
 from pipeline.params import load_params
 from pipeline.storage import private_folder, write_text
 from pipeline.times import as_file, record_seconds, recorded_seconds
@@ -61,10 +63,12 @@ def _repro(args: argparse.Namespace) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    for line in mend():
+        print(line)
     logging.getLogger("dvc").setLevel(logging.WARNING)
     cluster = load_params().cluster
     try:
-        with Repo() as repo, repo.lock:
+        with Repo() as repo, held(repo, " ".join(sys.argv)):
             graph = Graph(repo, args.targets, None if args.plan else cluster.remote)
             if args.plan:
                 _print_plan(graph)

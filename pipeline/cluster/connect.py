@@ -3,7 +3,8 @@
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,10 @@ def connect(
         _check_address(address)
         where = {"address": address, "runtime_env": {"working_dir": str(code)}}
     else:
-        where = {"address": "local", "num_cpus": workers, "include_dashboard": dashboard,
-                 "runtime_env": {"env_vars": {"PYTHONPATH": str(_HERE)}}}  # fmt: skip
+        where = {"address": "local", "num_cpus": workers, "include_dashboard": dashboard}
     try:
-        context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+        with _found_here():
+            context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
             f"no Ray cluster can be joined at {address}: {first_line(error)}"
@@ -111,6 +112,20 @@ def connect(
     if dashboard:
         print(f"Ray's dashboard: http://{context.dashboard_url}", flush=True)
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+@contextmanager
+def _found_here() -> Iterator[None]:
+    """A Ray that is started within has workers that find this package, wherever they work."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(_HERE)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _check_address(address: str) -> None:

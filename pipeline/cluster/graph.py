@@ -1,11 +1,11 @@
 """The part of DVC's graph that a run is about: what comes before what, and what is out of date."""
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cluster.exchange import bring, check_remote, send
+from pipeline.cluster.lockfile import LockFile
 from pipeline.cluster.order import Order, Outcome
 from pipeline.cluster.workspace import is_read, overlap
 from pipeline.errors import InputError, first_line
@@ -45,6 +45,7 @@ class Graph:
         self._reads = {name: [every[n] for n in some] for name, some in needs.items()}
         self._there: set[str] = set()  # stages whose outputs the remote has
         self._unwritten: list[PipelineStage] = []
+        self._locks: dict[str, LockFile] = {}  # by the path of their dvc.yaml
 
     def __iter__(self) -> Iterator[str]:
         """Names as DVC addresses stages, each after those that it needs."""
@@ -130,18 +131,15 @@ class Graph:
         self._unwritten.append(stage)
 
     def write_lock(self) -> None:
-        """Write what was taken since the last time: at once, since the file is long.
-
-        DVC itself writes over the file that is there, for seconds; a run killed then would leave
-        half of it.
-        """
-        from dvc.dvcfile import Lockfile
+        """Write what was taken since the last time."""
+        from dvc.stage.serialize import to_lockfile
 
         for path in {stage.path for stage in self._unwritten}:
-            lock = Path(path).with_suffix(".lock")
-            with atomic_path(lock) as unfinished:
-                if lock.exists():
-                    shutil.copyfile(lock, unfinished)
-                stages = [stage for stage in self._unwritten if stage.path == path]
-                Lockfile(self._repo, str(unfinished)).dump_stages(stages)
+            if path not in self._locks:
+                self._locks[path] = LockFile(Path(path).with_suffix(".lock"))
+            lock = self._locks[path]
+            for stage in self._unwritten:
+                if stage.path == path:
+                    lock.put(stage.name, to_lockfile(stage)[stage.name])
+            lock.write()
         self._unwritten.clear()

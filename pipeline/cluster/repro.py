@@ -13,7 +13,7 @@ from pipeline.cluster.workspace import run_order
 from pipeline.errors import InputError, first_line
 
 RETRIES = 3  # of a stage whose worker or node was lost
-WRITE_EVERY = 10.0  # seconds between writes of dvc.lock, each of which takes seconds
+WRITE_EVERY = 3.0  # seconds between writes of dvc.lock
 _LOOK_EVERY = 0.3
 
 

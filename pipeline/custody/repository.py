@@ -2,13 +2,14 @@
 
 import subprocess
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.artifacts import DVC_TEMPORARY
 from pipeline.errors import InputError, first_line
+from pipeline.hold import held
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -64,28 +65,8 @@ class Repository:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Within, no DVC command can start here; InputError when one is at work."""
-        from dvc.lock import LockError
-
-        with ExitStack() as stack:
-            try:
-                for workspace in self.temporary:
-                    with self._claimed(workspace.resolve()):
-                        pass
-                stack.enter_context(self.dvc.lock)
-                stack.enter_context(self._claimed(self.root))
-            except LockError as error:
-                raise InputError("another DVC command, or a stage of one, is at work here; wait "
-                                 "for it or stop it, then run this again") from error  # fmt: skip
+        with held(self.dvc, "custody", self.temporary):
             yield
-
-    def _claimed(self, root: Path):
-        """DVC's own lock on all paths below a root, which knows of stages that run."""
-        from dvc.rwlock import rwlock
-
-        folder = root / ".dvc/tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        hardlink = self.dvc.config["core"].get("hardlink_lock", False)
-        return rwlock(str(folder), self.dvc.fs, "custody", [], [str(root)], hardlink)
 
 
 @contextmanager

@@ -4,20 +4,16 @@ Every process does its share of each batch and sums what it found with the other
 results do not depend on how many there are, up to the order of additions.
 """
 
-import ctypes
 import logging
 import os
-import platform
-import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.cli import end_with_parent
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_SET_PDEATHSIG = 1  # of prctl
 
 
 @dataclass(frozen=True)
@@ -79,9 +75,3 @@ def join_processes() -> Processes:
     if not processes.main:
         logging.getLogger("pipeline").setLevel(logging.WARNING)
     return processes
-
-
-def end_with_parent() -> None:
-    """Have this process killed when the one that started it ends, however it ends."""
-    if platform.system() == "Linux":
-        ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)

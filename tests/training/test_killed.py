@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import os
 import time
 
 import pytest
@@ -29,7 +30,7 @@ def project(tmp_path, default_params):
     params["experts"]["dpo"]["fixed_draws"] = 2
     params["experts"]["watch"]["held_out"] = 1
     params["experts"]["optim"] |= {
-        "batch": 2, "max_steps": 16, "checkpoint_every": 4, "log_every": 4
+        "batch": 2, "max_steps": 16, "checkpoint_every": 4, "checkpoints": 2, "log_every": 4
     }  # fmt: skip
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     (tmp_path / "assets").symlink_to(ROOT / "assets")
@@ -43,22 +44,32 @@ def digest(folder):
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def kill_after_a_checkpoint(folder):
-    """Start the stage, and send SIGKILL once it has written a checkpoint."""
+def checkpoints(folder):
+    return sorted((folder / artifacts.checkpoints("violence")).glob("step-*"))
+
+
+def kill_after_two_checkpoints(folder):
+    """Start the stage, and send SIGKILL once it has written them; returns the newest's step.
+
+    The clock jumps back in between: the older one has a time in the far future.
+    """
     stage = Started(folder, "train_expert", "violence")
-    while not any((folder / artifacts.checkpoints("violence")).glob("step-*")):
+    while len(checkpoints(folder)) < 2:
         assert stage.running()
         time.sleep(0.01)
     stage.kill()
+    *_, older, newer = checkpoints(folder)
+    os.utime(older, (4e9, 4e9))
+    return int(newer.stem.removeprefix("step-"))
 
 
 def test_training_killed_with_sigkill_ends_in_the_same_bytes(project):
-    kill_after_a_checkpoint(project)
+    step = kill_after_two_checkpoints(project)
     assert not (project / artifacts.expert("violence")).exists()
 
     status, log = Started(project, "train_expert", "violence").end()
     assert status == 0, log
-    assert "resuming" in log
+    assert f"at step {step}\n" in log
     assert not (project / artifacts.checkpoints("violence")).exists()
     resumed = digest(project)
 
