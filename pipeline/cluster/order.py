@@ -65,7 +65,6 @@ class Outcome:
     log: str
     seconds: float
     node: str
-    cached: bool  # made before, so that the seconds are not those of the stage
 
 
 @dataclass(frozen=True)
