@@ -42,7 +42,8 @@ def make_project(folder: Path, seconds: float) -> tuple[dict[str, float], dict[s
     times["end"], before["end"] = seconds, ends
     folder.mkdir()
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    (folder / "params.yaml").write_text(PARAMS.read_text())
+    params = PARAMS.read_text().replace("default: {cpus: 2", "default: {cpus: 1")
+    (folder / "params.yaml").write_text(params)
     (folder / ".gitignore").write_text("/data/\n/.checkpoints/\n")
     for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
         subprocess.run(command, cwd=folder, check=True)

@@ -62,6 +62,7 @@ def test_a_lost_nodes_stage_runs_on_another_and_data_goes_through_a_remote(
     address, kill = nodes
     serial = serially(project)
     params = (ROOT / PARAMS).read_text().replace("\n  remote: null", "\n  remote: meet")
+    params = params.replace("default: {cpus: 2", "default: {cpus: 1")
     (project / "params.yaml").write_text(params)
     pipeline = (project / "dvc.yaml").read_text()
     (project / "dvc.yaml").write_text(pipeline.replace("[size]", "[seed]"))
