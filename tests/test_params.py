@@ -33,6 +33,12 @@ def test_the_default_profile_is_valid():
         (("experts", "lora", "rank"), 0, "experts.lora.rank"),
         (("images", "size"), 63, "images.size.*multiple of 8"),
         (
+            ("cluster", "resources", "default"),
+            {"cpus": 4, "gpus": 2, "memory": 1, "processes": 4},
+            "4 processes share 2 GPUs; give each one",
+        ),
+        (("cluster", "resources", "default", "shards"), 0, "shards.*greater than or equal to 1"),
+        (
             ("merge", "methods"),
             {"tis": {}},
             "unknown merge method 'tis'; known: co_merge, max_magn",

@@ -53,7 +53,8 @@ def telling(board: Any, label: str, log: Path) -> Iterator[None]:
 
 def tail(log: str) -> str:
     """The end of a log; of lines that were written over, as those of progress bars, the last."""
-    return "\n".join(line.rsplit("\r", 1)[-1] for line in log[-_TAIL:].splitlines())
+    lines = log[-_TAIL:].rstrip().split("\n")
+    return "\n".join(line.rsplit("\r", 1)[-1] for line in lines)
 
 
 def last_line(log: Path) -> str:
@@ -62,5 +63,4 @@ def last_line(log: Path) -> str:
         return ""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _TAIL))
-        words = tail(file.read().decode(errors="replace")).splitlines()
-    return next((line for line in reversed(words) if line.strip()), "")
+        return tail(file.read().decode(errors="replace")).rsplit("\n", 1)[-1]

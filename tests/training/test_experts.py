@@ -67,7 +67,7 @@ def test_every_loss_trains_the_testbed_and_is_documented(loss, testbed_latents, 
         load_unet(MODEL), {"violence": testbed_latents}, schedule, recipe, tmp_path
     )
     assert history[-1]["loss"] < history[0]["loss"]
-    assert f"`{loss}`" in (ROOT / "README.md").read_text()
+    assert f"`{loss}`" in (ROOT / "docs/training.md").read_text()
 
 
 def test_held_out_pairs_are_measured_and_not_trained_on(
