@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.order import Place, StageFailed
 from pipeline.errors import InputError, first_line
-from pipeline.storage import private_folder
+from pipeline.storage import private_folder, read_json, write_json
 
 if TYPE_CHECKING:
     from dvc.output import Output
@@ -18,7 +18,8 @@ REMOTE = "exchange"  # what workspaces call it
 UNFINISHED = ".checkpoints"  # where stages keep what they take up again
 _PIECE = ".piece"  # what a shard made, in its workspace
 _PIECES = ".pieces"  # what all shards made, in that of the stage
-State = dict[Path, tuple[int, int]]  # size and time of change by file
+_BEFORE = ".before.json"  # what there was when a shard began
+State = dict[str, list[int]]  # size and time of change by path
 
 
 def settings(place: Place, cache: Path, folder: Path) -> dict[str, Any]:
@@ -78,25 +79,32 @@ def growing(stage: "PipelineStage") -> list[str]:
     return [*(out.def_path for out in stage.outs if out.persist), UNFINISHED]
 
 
-def state_of(folder: Path, parts: Sequence[str]) -> State:
+def note_before(stage: "PipelineStage", folder: Path) -> None:
+    """Keep what a workspace holds before a shard begins; one that goes on knows it already."""
+    if not (folder / _BEFORE).exists():
+        write_json(folder / _BEFORE, _state(folder, growing(stage)))
+
+
+def _state(folder: Path, parts: Sequence[str]) -> State:
     """What files there are, and what shows that one was written anew."""
     files = (file for part in parts for file in (folder / part).rglob("*") if file.is_file())
-    return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+    return {
+        str(file.relative_to(folder)): [file.stat().st_size, file.stat().st_mtime_ns]
+        for file in files
+    }
 
 
-def cut_piece(
-    stage: "PipelineStage", folder: Path, before: State, place: Place, repo: "Repo"
-) -> str:
-    """Put what a shard has written since ``before`` into the cache; returns the folder's hash."""
-    parts, piece = growing(stage), folder / _PIECE
+def cut_piece(stage: "PipelineStage", folder: Path, place: Place, repo: "Repo") -> str:
+    """Put what a shard has written into the cache; returns the folder's hash."""
+    before, piece = read_json(folder / _BEFORE), folder / _PIECE
     shutil.rmtree(piece, ignore_errors=True)
-    for number, part in enumerate(parts):
+    for number, part in enumerate(growing(stage)):
         private_folder(piece / str(number))
-        for file, seen in state_of(folder, [part]).items():
-            if before.get(file) != seen:
-                target = piece / str(number) / file.relative_to(folder / part)
+        for name, seen in _state(folder, [part]).items():
+            if before.get(name) != seen:
+                target = piece / str(number) / Path(name).relative_to(part)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(file, target)
+                shutil.copy2(folder / name, target)
     (piece / "made").touch()  # DVC keeps no empty folder
     out = _folder(stage, _PIECE)
     out.save()

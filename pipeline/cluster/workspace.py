@@ -17,11 +17,10 @@ from pipeline.cluster.exchange import (
     REMOTE,
     bring,
     cut_piece,
-    growing,
     lay_pieces,
+    note_before,
     send,
     settings,
-    state_of,
 )
 from pipeline.cluster.node import cache_folder, work_folder
 from pipeline.cluster.order import Order, Outcome, Piece, Place, StageFailed
@@ -130,9 +129,9 @@ def _run(
         with Repo(str(folder), config=config) as repo, repo.lock:
             stage = _prepare(repo, order, place)
             if order.shard:
-                before = state_of(folder, growing(stage))
+                note_before(stage, folder)
                 execute(stage, order, place, folder / LOG, lock)
-                return cut_piece(stage, folder, before, place, repo)
+                return cut_piece(stage, folder, place, repo)
             lay_pieces(stage, folder, order.pieces, place, repo)
             stage.remove_outs(ignore_remove=False, force=False)
             execute(stage, order, place, folder / LOG, lock)

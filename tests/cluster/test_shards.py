@@ -67,3 +67,18 @@ def test_a_shard_that_fails_fails_the_stage(project, cluster):
     report = run(project, needs=needs)
     assert "the second cannot" in report.failed["draw"]
     assert not report.ran
+
+
+def test_what_a_shard_drew_before_its_worker_was_killed_is_part_of_its_piece(project, cluster):
+    needs = cut(project)
+    dies = """
+if number == 1 and count > 1 and not pathlib.Path("died").exists():
+    pathlib.Path("died").touch()
+    os.kill(os.getppid(), 9)
+    time.sleep(60)
+"""
+    text = DRAW.replace("import pathlib, sys", "import os, pathlib, sys, time") + dies
+    (project / "draw.py").write_text(text)
+    report = run(project, needs=needs)
+    assert drawn(report.shards["draw:1/2"].log) == ["0", "2", "4"]  # the log goes on, too
+    assert drawn(report.ran["draw"].log) == []
