@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.artifacts import DVC_TEMPORARY
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,6 +15,12 @@ AT_WORK = (
     "another DVC command, or a stage of one, is at work here; wait for it or stop it, then run "
     "this again"
 )
+
+
+def experiments() -> list[Path]:
+    """Workspaces that experiments beside the checkout here have left, or work in."""
+    found = [*DVC_TEMPORARY.glob("*/.git"), *DVC_TEMPORARY.glob("*/*/.git")]
+    return sorted(git.parent for git in found)
 
 
 @contextmanager

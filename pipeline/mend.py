@@ -1,8 +1,9 @@
 """Puts right what a kill or a power cut left half-written of DVC's own files.
 
-``dvc repro`` refuses to start when dvc.lock, or its list of paths that commands are busy with, was
-cut off; what it was copying stays for ever. A stage's own files need nothing: they are written
-atomically, and stages go on where they were. Says what it did, and nothing when all is well.
+When dvc.lock was cut off, ``dvc repro`` refuses to start, or goes on without the entries that are
+gone; without its list of paths that commands are busy with it refuses; and what it was copying
+stays for ever. A stage's own files need nothing: they are written atomically, and stages go on
+where they were. Says what it did, and nothing when all is well.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from pipeline.artifacts import DVC_CLAIMS, DVC_LOCKS, EXTERNAL
 from pipeline.cli import end_in_one_line
 from pipeline.errors import InputError
-from pipeline.hold import AT_WORK, held
+from pipeline.hold import AT_WORK, experiments, held
 from pipeline.kept import kept_lock
 from pipeline.storage import atomic_path
 
@@ -41,7 +42,7 @@ def mend() -> list[str]:
     logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of every process that was killed
     with Repo() as repo:
         done = _drop_claims(repo)
-        with held(repo, "mend"):
+        with held(repo, "mend", experiments()):
             done += [_put_back(lock) for lock in DVC_LOCKS if damage(lock)]
             for path in _copied_in_part():
                 path.unlink()
@@ -92,12 +93,12 @@ def _outputs(text: bytes) -> list[tuple[str, str]] | None:
 
     try:
         loaded = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        outs = [(name, out) for name, stage in loaded["stages"].items() for out in stage["outs"]]
-        last = outs[-1][1]
+        stages = list(loaded["stages"].items())
+        last = stages[-1][1]["outs"][-1]
         whole = ("nfiles" if last["md5"].endswith(".dir") else "size") in last
+        named = [(name, out["path"]) for name, stage in stages for out in stage.get("outs", ())]
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, IndexError):
         return None  # what it lacks depends on where it was cut off
-    named = [(name, out["path"]) for name, out in outs]
     return named if whole and text.endswith(b"\n") else None
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.artifacts import DVC_TEMPORARY
 from pipeline.errors import InputError, first_line
-from pipeline.hold import held
+from pipeline.hold import experiments, held
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -44,8 +43,7 @@ class Repository:
     @property
     def temporary(self) -> list[Path]:
         """Workspaces that experiments beside this one have left, or work in."""
-        found = [*DVC_TEMPORARY.glob("*/.git"), *DVC_TEMPORARY.glob("*/*/.git")]
-        return sorted(git.parent for git in found)
+        return experiments()
 
     def git(self, command: str, *arguments: str) -> list[str]:
         """The paths that a git command prints; InputError when it fails."""
