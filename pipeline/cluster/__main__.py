@@ -66,9 +66,9 @@ def _repro(args: argparse.Namespace) -> None:
     for line in mend():
         print(line)
     logging.getLogger("dvc").setLevel(logging.WARNING)
-    cluster = load_params().cluster
     try:
         with Repo() as repo, held(repo, " ".join(sys.argv)):
+            cluster = load_params().cluster
             graph = Graph(repo, args.targets, None if args.plan else cluster.remote)
             if args.plan:
                 _print_plan(graph)

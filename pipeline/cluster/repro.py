@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from pipeline.cluster.board import Word
@@ -101,15 +102,17 @@ class _Run:
         self._since: dict[str, float] = {}
         self._pieces: dict[str, dict[int, Piece]] = {}  # by stage, of those that have shards
         self._task = ray.remote(max_retries=RETRIES)(run_order)
-        self._board = ray.remote(num_cpus=0)(Board).remote()
+        self._board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         self._asked, self._words = self._board.read.remote(), {}
 
     def at_work(self) -> dict[str, tuple[float, Word | None]]:
         """What is running, by label: since when, and its last word."""
         import ray
+        from ray.exceptions import RayError
 
         if ray.wait([self._asked], timeout=0)[0]:
-            self._words = ray.get(self._asked)
+            with suppress(RayError):  # its node was lost: Ray starts it anew on another
+                self._words = ray.get(self._asked)
             self._asked = self._board.read.remote()
         labels = [order.label for order in self.running.values()]
         return {label: (self._since[label], self._words.get(label)) for label in labels}

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from contextlib import contextmanager
 
 import yaml
@@ -52,5 +53,5 @@ def is_up_to_date(project, *targets):
 def serially(project):
     """A copy of the project, brought up to date by `dvc repro`."""
     copy = shutil.copytree(project, project.parent / "serial")
-    subprocess.run(["dvc", "repro", "--quiet"], cwd=copy, check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet"], cwd=copy, check=True)
     return copy

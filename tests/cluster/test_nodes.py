@@ -69,7 +69,9 @@ def test_a_lost_nodes_stage_runs_on_another_and_data_goes_through_a_remote(
     step = (project / "step.py").read_text()
     (project / "step.py").write_text(WAITS + step)
     (tmp_path / "remote").mkdir()
-    subprocess.run(["dvc", "remote", "add", "--quiet", "meet", "../remote"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "meet", "../remote"], check=True
+    )
     driver = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cluster", "repro", "--address", address],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,

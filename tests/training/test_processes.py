@@ -9,7 +9,7 @@ from pipeline.lora import load_lora
 from pipeline.storage import read_json
 from pipeline.training.processes import ALONE, Processes
 from tests.started import start_together
-from tests.training.test_killed import kill_after_a_checkpoint, project  # noqa: F401
+from tests.training.test_killed import kill_after_two_checkpoints, project  # noqa: F401
 
 
 def test_shares_cover_every_row_once():
@@ -55,7 +55,7 @@ def test_two_processes_train_what_one_trains_even_where_they_go_on(project):  # 
     assert other_metrics == pytest.approx(metrics, rel=1e-2, abs=1e-3)
     assert not (project / artifacts.checkpoints("violence")).exists()
 
-    kill_after_a_checkpoint(project)  # of one
+    kill_after_two_checkpoints(project)  # of one
     resumed, _, log = train(project, 2)
     assert "resuming" in log
     assert close(resumed, alone)
