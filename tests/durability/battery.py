@@ -27,7 +27,7 @@ from tests.durability.tree import Tree, run
 from tests.imports import ROOT
 
 # of dvc, and of pipeline.cluster where many run at once
-_STARTED = re.compile(r"(?:Running stage '([^']+)'|^(\S+): handed to Ray)", re.MULTILINE)
+_STARTED = re.compile(r"(?:Running stage '([^']+)'|^(\S+)[^:\n]*: started on )", re.MULTILINE)
 _DONE = re.compile(r"^(\S+): done in", re.MULTILINE)
 _TIMES = ROOT / "bench/results/default_run.json"
 GUESS = 10.0  # seconds of a stage that the default run does not have
@@ -64,7 +64,11 @@ class Battery:
             start = time.monotonic()
             while tree.running() and time.monotonic() - start < moment:
                 time.sleep(0.02)
-            if not tree.kill():
+            if not tree.kill():  # ended before its moment came
+                status, log = tree.end()
+                if status:
+                    self.faults.append(f"a run ended by itself with {status}:\n{log[-3000:]}")
+                print(f"ended before kill {killed + 1} of {kills}", flush=True)
                 break
             killed += 1
             seconds = time.monotonic() - start

@@ -18,6 +18,7 @@ from pipeline.drawing.images import UNFINISHED
 _UNFINISHED = re.compile(r".*\.(partial|tmp)|" + re.escape(UNFINISHED))
 _NOT_MADE = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache"}
 _END_OF_PNG = b"IEND\xaeB`\x82"
+_STAYS = re.compile(r"\.checkpoints/cluster/(logs|locks)/")  # what stages said; files to be locked
 _OBJECT = re.compile(r"\.dvc/cache/files/md5/(..)/(.{30})(\.dir)?")
 
 
@@ -28,7 +29,7 @@ def half_written(root: Path) -> list[str]:
         inside = path.relative_to(root).as_posix()
         if unfinished := [p for p in path.relative_to(root).parts if _UNFINISHED.fullmatch(p)]:
             found.append(f"{inside}: {unfinished[0]} is what an unfinished run has")
-        elif inside.startswith(".checkpoints/") and "/logs/" not in inside:
+        elif inside.startswith(".checkpoints/") and not _STAYS.match(inside):
             found.append(f"{inside}: a finished run leaves none")
         elif wrong := _damage(path, inside):
             found.append(f"{inside}: {wrong}")
