@@ -1,4 +1,4 @@
-"""vLLM asked for everything at once against one request at a time: see the README to run it.
+"""vLLM asked for everything at once against one request at a time: see docs/prompts.md to run it.
 
 ``.venv-vllm/bin/python -m bench.llm`` after ``make test-vllm`` has made that environment. Both
 sides are one loaded engine on the bundled LM, in turn, with requests that neither has seen; the

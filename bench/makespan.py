@@ -17,7 +17,7 @@ from statistics import mean
 from bench.table import RESULTS, publish, row
 from pipeline.artifacts import benchmark_metrics, pair_metrics
 from pipeline.cluster.plan import longest_chain, makespan
-from pipeline.cluster.scale import Cost, above, bottleneck, cut, deal, line, stage_of
+from pipeline.cluster.scale import Cost, above, bottleneck, cut, deal, kind_of, line
 from pipeline.cluster.show import WORKERS
 from pipeline.errors import InputError
 from pipeline.figures import draw_fronts
@@ -118,9 +118,9 @@ def in_shards(
     pieces, finish = {}, {}
     for name in seconds:
         parts = deal(size.rows(name), size.params.images.shard_rows, workers)
-        if stage_of(name) in SHARDED and len(parts) > 1:
-            pieces[name] = [costs[stage_of(name)].of(rows) for rows in parts]
-            finish[name] = costs[stage_of(name)].start
+        if kind_of(name) in SHARDED and len(parts) > 1:
+            pieces[name] = [costs[kind_of(name)].of(rows) for rows in parts]
+            finish[name] = costs[kind_of(name)].start
     return cut(seconds, before, pieces, finish)
 
 
@@ -131,12 +131,12 @@ def main() -> None:
     before, measured = read_graph(), last_seconds()
     rows: dict[str, list[int]] = defaultdict(list)
     for name in before:
-        rows[stage_of(name)].append(here.rows(name))
+        rows[kind_of(name)].append(here.rows(name))
     costs = split_costs(measured, {stage: mean(some) for stage, some in rows.items()})
     if "evaluate" not in measured:  # as the last run's metrics came out as they were
         cases = {r["case"]: r["ours"] for r in read_json(RESULTS / "evaluation.json")["rows"]}
         costs["evaluate"] = Cost(costs["evaluate"].start, cases["metrics of 100000 images"] / 1e5)
-    seconds = {name: costs[stage_of(name)].of(there.rows(name)) for name in before}
+    seconds = {name: costs[kind_of(name)].of(there.rows(name)) for name in before}
 
     alone, table, curves, waits = makespan(seconds, before, 1), [], defaultdict(list), {}
     for workers in WORKERS:

@@ -1,6 +1,6 @@
 """Artefacts through a remote: a real S3 server on this machine, and clones that share nothing else.
 
-DVC runs as the commands that the README names: it reads the umask when it is imported.
+DVC runs as the commands that docs/remotes.md names: it reads the umask when it is imported.
 """
 
 import hashlib

@@ -32,7 +32,6 @@ from pipeline.params import load_params
 from pipeline.storage import private_folder, write_text
 from pipeline.times import as_file, record_seconds, recorded_seconds
 
-_AS_HERE = ("PYTHONPATH",)  # of the environment, for stages
 GUESS = 10.0  # seconds of a stage when none has ever run here
 
 
@@ -104,7 +103,7 @@ def _run(
     place = Place(
         code=None if address else str(code), root=str(root),
         cache=None if remote else str(cache), work=None if remote else str(work),
-        environment={name: os.environ.get(name) for name in _AS_HERE}, remote=remote,
+        environment={"PYTHONPATH": os.environ.get("PYTHONPATH")}, remote=remote,
     )  # fmt: skip
     expected, _ = _expected(list(graph))
     try:

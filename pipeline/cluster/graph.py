@@ -38,7 +38,6 @@ class Graph:
         every = {stage.addressing: stage for stage in plan_repro(whole, asked)}
         # what `dvc add` tracks has no command: nothing to run, but something to read
         self._stages: dict[str, PipelineStage] = {n: s for n, s in every.items() if s.cmd}
-        self._added = {name: stage for name, stage in every.items() if not stage.cmd}
         needs = {name: [s.addressing for s in whole.successors(stage)]
                  for name, stage in self._stages.items()}  # fmt: skip
         self.before = {n: frozenset(some) & self._stages.keys() for n, some in needs.items()}

@@ -61,8 +61,8 @@ def cut(
     return found, needs
 
 
-def stage_of(name: str) -> str:
-    """The stage that an instance, or a piece of one, belongs to."""
+def kind_of(name: str) -> str:
+    """What an instance of a stage, or a piece of one, is an instance of."""
     return name.split()[0].split("@")[0]
 
 
@@ -79,6 +79,6 @@ def bottleneck(
     by_chain = workers * sum(seconds[name] for name in chain) > sum(seconds.values())
     shares: Counter[str] = Counter()
     for name in chain if by_chain else seconds:
-        shares[stage_of(name)] += seconds[name]
+        shares[kind_of(name)] += seconds[name]
     stage, most = max(shares.items(), key=lambda item: item[1])
     return "chain" if by_chain else "work", stage, most / shares.total()

@@ -53,17 +53,22 @@ stages:
 """
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
-    """Two parts, a whole that git keeps, and what comes of it, which DVC never removes."""
-    folder = tmp_path / "project"
-    folder.mkdir()
+def lay_out(folder: Path, step: str, ignored: str) -> Path:
+    """A project with two parts, a whole that git keeps, and what comes of it, never removed."""
+    folder.mkdir(exist_ok=True)
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     Repo.init(str(folder)).close()
-    (folder / "step.py").write_text(STEP)
+    (folder / "step.py").write_text(step)
     (folder / "in.txt").write_text("in\n")
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "params.yaml").write_text("size: 1\n")
-    (folder / ".gitignore").write_text("/data/\n/own/\n")
+    (folder / ".gitignore").write_text(ignored)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """The project, not yet run, as the working folder."""
+    folder = lay_out(tmp_path / "project", STEP, "/data/\n/own/\n")
     monkeypatch.chdir(folder)
     return folder

@@ -3,7 +3,7 @@ import yaml
 
 from bench import makespan as simulation
 from pipeline.cluster.plan import makespan
-from pipeline.cluster.scale import Cost, above, bottleneck, cut, deal, line, stage_of
+from pipeline.cluster.scale import Cost, above, bottleneck, cut, deal, kind_of, line
 from pipeline.params import load_params
 from tests.imports import ROOT
 
@@ -50,7 +50,7 @@ def test_what_a_run_waits_for_is_named():
     before = {"a@x": (), "a@y": (), "b@x": ("a@x",), "b@y": ("a@y",)}
     assert bottleneck(seconds, before, 1) == ("work", "a", 6 / 12)
     assert bottleneck(seconds, before, 2) == ("chain", "b", 4 / 7)  # 7 s, and the work is 6 for two
-    assert stage_of("b@x 2/3") == "b"
+    assert kind_of("b@x 2/3") == "b"
 
 
 def test_the_simulation_counts_the_rows_of_stages_that_there_are():

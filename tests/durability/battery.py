@@ -101,7 +101,7 @@ class Battery:
         """Strike off what was finished; returns what was going on."""
         log = self._log.read_text(errors="replace")
         started = list(dict.fromkeys(a or b for a, b in _STARTED.findall(log)))
-        going = [name for name in started[-1:]]
+        going = started[-1:]
         if self._cluster:
             going = [name for name in started if name not in _DONE.findall(log)]
         for name in set(started) - set(going):

@@ -2,15 +2,13 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from dvc.repo import Repo
 
-from tests.cluster.conftest import PIPELINE
+from tests.cluster.conftest import lay_out
+from tests.custody.conftest import git
 from tests.durability.tree import Tree, run
 from tests.imports import ROOT
 
@@ -40,13 +38,7 @@ def made(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         folder = tmp_path_factory.mktemp("undisturbed")
-        git(folder, "init", "--quiet")
-        Repo.init(str(folder)).close()
-        (folder / "step.py").write_text(STEP)
-        (folder / "in.txt").write_text("in\n")
-        (folder / "dvc.yaml").write_text(PIPELINE)
-        (folder / "params.yaml").write_text("size: 1\n")
-        (folder / ".gitignore").write_text("/data/\n/journal\n/hold\n/log*\n")
+        lay_out(folder, STEP, "/data/\n/journal\n/hold\n/log*\n")
         status, told = run(folder, "dvc", "repro")
         assert status == 0, told
         commit(folder)
@@ -61,12 +53,6 @@ def project(made, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(folder)
     (folder / "journal").unlink()
     return folder
-
-
-def git(folder: Path, *arguments: str) -> None:
-    """A git command that must work."""
-    who = ["-c", "user.name=x", "-c", "user.email=x@localhost"]
-    subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
 
 
 def commit(folder: Path) -> None:
@@ -84,21 +70,10 @@ def unmade(folder: Path) -> Path:
     return folder
 
 
-def lock(folder: Path) -> dict:
-    """What dvc.lock says."""
-    return yaml.safe_load((folder / "dvc.lock").read_text())
-
-
 def journal(folder: Path) -> list[str]:
     """The stages that were started, in order, by what they make."""
     path = folder / "journal"
     return path.read_text().split() if path.exists() else []
-
-
-def is_up_to_date(folder: Path, *targets: str) -> bool:
-    """Whether DVC finds nothing to do."""
-    with Repo(str(folder)) as repo:
-        return repo.status(list(targets) or None) == {}
 
 
 def repro(folder: Path, *targets: str, log: str = "log") -> Tree:

@@ -3,7 +3,8 @@
 from dvc.repo import Repo
 
 from pipeline.hold import held
-from tests.durability.conftest import STAGES, journal, lock, repro, unmade
+from tests.cluster.runs import lock
+from tests.durability.conftest import STAGES, journal, repro, unmade
 from tests.durability.halves import half_written
 from tests.durability.tree import run, wait_until
 

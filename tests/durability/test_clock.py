@@ -1,6 +1,7 @@
 """A clock that was wrong: no file's time decides anything."""
 
-from tests.durability.conftest import STAGES, journal, lock, set_times
+from tests.cluster.runs import lock
+from tests.durability.conftest import STAGES, journal, set_times
 from tests.durability.tree import run
 
 YEAR = 365 * 24 * 3600

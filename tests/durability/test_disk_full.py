@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.durability.conftest import commit, lock
+from tests.cluster.runs import lock
+from tests.durability.conftest import commit
 from tests.durability.halves import half_written
 
 GROW = """

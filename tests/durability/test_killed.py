@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.durability.conftest import STAGES, commit, is_up_to_date, journal, lock, repro, unmade
+from tests.cluster.runs import is_up_to_date, lock
+from tests.durability.conftest import STAGES, commit, journal, repro, unmade
 from tests.durability.halves import half_written
 from tests.durability.tree import run, wait_until
 
