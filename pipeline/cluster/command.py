@@ -39,8 +39,10 @@ def execute(stage: "PipelineStage", order: Order, place: Place, log: Path, lock:
 
 
 def _launcher(order: Order) -> dict[str, str]:
-    """What starts a stage that trains with several processes, at a port of its own."""
+    """What starts a stage that trains with several processes, at a port of its own.
+
+    ``accelerate launch`` calls the same for GPUs; without any it would start one process only.
+    """
     if order.processes == 1:
         return {}
-    return {"LAUNCH": f"accelerate launch --num_processes {order.processes} --num_machines 1 "
-                      "--mixed_precision no --dynamo_backend no --main_process_port 0"}  # fmt: skip
+    return {"LAUNCH": f"torchrun --standalone --nproc_per_node {order.processes}"}

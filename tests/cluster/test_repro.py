@@ -5,6 +5,7 @@ import shutil
 import pytest
 import yaml
 
+from pipeline.cluster.connect import Needs
 from pipeline.errors import InputError
 from tests.cluster.runs import graph_of, is_up_to_date, lock, run, serially
 
@@ -128,3 +129,20 @@ def test_what_the_cache_of_runs_has_is_not_run_again(project, cluster):
     (project / "dvc.lock").unlink()  # as if killed before it was written
     assert set(run(project).restored) == {"part@x", "part@y", "whole"}
     assert lock(project)["stages"] == before["stages"]
+
+
+def test_a_training_has_the_processes_it_is_given(project, cluster):
+    (project / "ranks.py").write_text("""
+import os, pathlib
+folder = pathlib.Path("data/ranks")
+folder.mkdir(parents=True, exist_ok=True)
+count, threads = os.environ.get("WORLD_SIZE"), os.environ["OMP_NUM_THREADS"]
+(folder / os.environ.get("RANK", "alone")).write_text(f"of {count}, {threads} threads")
+""")
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"ranks": {
+        "cmd": r"\${LAUNCH:-python} ranks.py", "deps": ["ranks.py"], "outs": ["data/ranks"]
+    }}}))  # fmt: skip
+    report = run(project, needs={"ranks": Needs(cpus=2, processes=2)})
+    assert not report.failed
+    written = {file.name: file.read_text() for file in (project / "data/ranks").iterdir()}
+    assert written == {"0": "of 2, 1 threads", "1": "of 2, 1 threads"}
