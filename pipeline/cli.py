@@ -1,15 +1,12 @@
 """How a stage is run: arguments, logging, and errors that a user can act on as one line."""
 
 import argparse
-import ctypes
 import errno
 import functools
 import gc
 import inspect
 import logging
 import os
-import platform
-import signal
 import sys
 import time
 import warnings
@@ -19,6 +16,7 @@ from typing import get_args
 from pipeline.artifacts import DATA, DVC_CACHE
 from pipeline.errors import InputError, first_line
 from pipeline.kept import keep_locks
+from pipeline.lifetime import end_with_dvc
 from pipeline.storage import private_folder
 from pipeline.times import record_seconds
 
@@ -26,8 +24,6 @@ _START = time.monotonic()  # nearly: this is among the first that a stage import
 # a stage's libraries make a million lasting objects while they are imported; searching those for
 # cycles again and again, as Python does by default, delays its start (python -m bench.imports)
 GC_THRESHOLD = 100_000
-_SET_PDEATHSIG = 1
-_PARENT = os.getppid()
 
 
 def run_stage(main: Callable[..., None]) -> None:
@@ -49,30 +45,17 @@ def run_stage(main: Callable[..., None]) -> None:
         else:
             parser.add_argument(parameter.name)
     work = functools.partial(main, **vars(parser.parse_args()))
-    # started by DVC, which knows it by this name; of several processes the first speaks for all
-    if "DVC_STAGE" in os.environ and os.environ.get("RANK", "0") == "0":
-        run_command(name, functools.partial(_run_for_dvc, work))
-        record_seconds(os.environ["DVC_STAGE"], time.monotonic() - _START)
-    else:
-        run_command(name, work)
+    end_with_dvc()
+    # DVC knows it by this name; of several processes the first speaks for all
+    stage = os.environ.get("DVC_STAGE") if os.environ.get("RANK", "0") == "0" else None
+    run_command(name, functools.partial(_keep_locks_and, work) if stage else work)
+    if stage:
+        record_seconds(stage, time.monotonic() - _START)
 
 
-def _run_for_dvc(work: Callable[[], None]) -> None:
-    if "RANK" not in os.environ:  # else the parent is a launcher, which minds its own
-        end_with_parent()
-        if os.getppid() != _PARENT:
-            raise InputError("dvc, which started this, is gone; run `dvc repro` again")
+def _keep_locks_and(work: Callable[[], None]) -> None:
     keep_locks()
     work()
-
-
-def end_with_parent() -> None:
-    """Have this process killed when the one that started it ends in whichever way.
-
-    A stage that outlives a killed ``dvc repro`` would work beside the next one.
-    """
-    if platform.system() == "Linux":
-        ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run_command(name: str, work: Callable[[], None]) -> None:

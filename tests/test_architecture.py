@@ -12,8 +12,8 @@ from tests.imports import ROOT, direct_imports
 MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
 # top to bottom: a module imports only what stands above it
 LAYERS = [
-    {"errors"}, {"artifacts", "live", "memory", "progress", "records", "seeds", "section",
-                 "workers"},
+    {"errors"}, {"artifacts", "lifetime", "live", "memory", "progress", "records", "seeds",
+                 "section", "workers"},
     {"hold"},
     {"taxonomy"}, {"params", "storage", "policy"},
     {"times"}, {"kept"},

@@ -6,7 +6,6 @@ from types import ModuleType
 import pytest
 from safetensors import SafetensorError
 
-from pipeline import cli
 from pipeline.artifacts import KEPT_LOCKS
 from pipeline.cli import run_stage
 from pipeline.errors import InputError
@@ -68,7 +67,6 @@ def test_data_is_private_from_the_first_stage_on(run, capsys, tmp_path):
 def test_one_process_of_a_stage_keeps_dvcs_lock_and_its_time(
     run, capsys, tmp_path, monkeypatch, rank, speaks
 ):
-    monkeypatch.setattr(cli, "end_with_parent", lambda: None)
     monkeypatch.setenv("DVC_STAGE", "train@x")
     if rank:
         monkeypatch.setenv("RANK", rank)

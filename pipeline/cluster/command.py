@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.cli import end_with_parent
 from pipeline.cluster.board import tail
 from pipeline.cluster.order import Order, Place, StageFailed
+from pipeline.lifetime import end_with_parent
 
 if TYPE_CHECKING:
     from dvc.stage import PipelineStage

@@ -1,10 +1,14 @@
 """Replies kept on disk until a run is finished: a killed one asks for none of them again."""
 
+import functools
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.llm.chat import ChatRequest, Engine
+from pipeline.llm.engines import load_engine
 from pipeline.seeds import content_id
 from pipeline.storage import run_folder, write_json
 
@@ -34,3 +38,13 @@ class KeptReplies:
         replies = self._engine.generate(requests)
         write_json(path, replies)
         return replies
+
+
+@contextmanager
+def kept_engine(
+    loading: Mapping[str, object], provenance: Mapping[str, object], folder: Path
+) -> Iterator[KeptReplies]:
+    """The engine of ``load_engine``, its replies kept in ``folder`` until the work is done."""
+    load = functools.partial(load_engine, **loading)
+    yield KeptReplies(load, folder, content_id(provenance))
+    shutil.rmtree(folder)

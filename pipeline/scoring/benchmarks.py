@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.judges.raw import flat_scores
 from pipeline.judges.rules import CLIP, INCEPTION
-from pipeline.pixels import decode_image, open_image
+from pipeline.pixels import open_image
 from pipeline.progress import progress_bar
 from pipeline.records import BenchmarkImage, JudgedImage
 from pipeline.scoring.panel import SCORING_VERSION, Panel
@@ -47,21 +47,16 @@ def judge_images(images: Sequence[BenchmarkImage], panel: Panel) -> list[JudgedI
     Beside what the panel scores: ``clip/text`` and, where there is a contrast, ``clip/contrast``,
     100 x cosine with the prompt and with its contrast.
     """
-    embeddings, scores = panel.score([i.image for i in images])
+    seen = panel.look_at_all([i.image for i in images])
     texts = list(dict.fromkeys(t for i in images for t in (i.prompt, i.contrast) if t))
     embedded = dict(zip(texts, panel.clip.embed_texts(texts), strict=True))
     features = [b""] * len(images)
-    if panel.inception:
-        starts = range(0, len(images), panel.clip.batch)
-        parts = (images[start : start + panel.clip.batch] for start in starts)
-        features = [
-            row.tobytes()
-            for part in parts
-            for row in panel.inception.embed_images([decode_image(i.image) for i in part]).numpy()
-        ]
+    if seen.features is not None:
+        features = [vector.tobytes() for vector in seen.features.numpy()]
     judges = judges_of(panel)
     rows = []
-    for image, vector, feature, row in zip(images, embeddings, features, scores, strict=True):
+    found = zip(images, seen.embeddings, seen.scores, features, strict=True)
+    for image, vector, row, feature in found:
         row[CLIP] = {"text": 100 * float(vector @ embedded[image.prompt])}
         if image.contrast:
             row[CLIP]["contrast"] = 100 * float(vector @ embedded[image.contrast])

@@ -26,7 +26,7 @@ from pipeline.storage import (
     stream_rows,
     write_rows,
 )
-from pipeline.workers import ALONE, Worker
+from pipeline.workers import Worker
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,15 +46,15 @@ class SeenImage:
 
 
 def look_at_pairs(
-    pairs: Sequence[PromptPair], images: Path, panel: Panel, unfinished: Path,
-    worker: Worker = ALONE,
-) -> None:  # fmt: skip
+    pairs: Sequence[PromptPair], images: Path, panel: Panel, unfinished: Path, worker: Worker
+) -> None:
     """Have the judges look at a worker's shards of images; what they find lies in ``unfinished``.
 
     Several may look at once, each at its part; ``score_pairs`` then finds all of it.
     """
-    _, shards = _planned(pairs, images, panel, unfinished)
-    _look_at_missing(worker.share(list(shards.items())), pairs, panel)
+    prompts = _prompts(pairs)
+    shards = _plan(images, prompts, unfinished, panel)
+    _look_at_missing(worker.share(list(shards.items())), prompts, panel)
 
 
 def score_pairs(
@@ -72,21 +72,14 @@ def score_pairs(
 
     Raises InputError when a draw lacks a side, or an image is damaged or of another pair.
     """
-    others, shards = _planned(pairs, images, panel, unfinished)
-    remove_except(unfinished, shards.values())
-    _look_at_missing(list(shards.items()), pairs, panel)
-    return _join(list(shards.values()), others, panel.versions)
-
-
-def _planned(
-    pairs: Sequence[PromptPair], images: Path, panel: Panel, unfinished: Path
-) -> tuple[dict[str, str], dict[Path, Path]]:
-    """Every image's other side, and where what is found in each shard is stored."""
     others: dict[str, str] = {}
     for unsafe, safe in (sample for some in find_samples(images, pairs) for sample in some):
         others |= {unsafe: safe, safe: unsafe}
-    private_folder(unfinished)
-    return others, _plan(images, _prompts(pairs), unfinished, panel)
+    prompts = _prompts(pairs)
+    shards = _plan(images, prompts, unfinished, panel)
+    remove_except(unfinished, shards.values())
+    _look_at_missing(list(shards.items()), prompts, panel)
+    return _join(list(shards.values()), others, panel.versions)
 
 
 def _prompts(pairs: Sequence[PromptPair]) -> Prompts:
@@ -94,10 +87,7 @@ def _prompts(pairs: Sequence[PromptPair]) -> Prompts:
             for p in pairs for side in (UNSAFE, SAFE)}  # fmt: skip
 
 
-def _look_at_missing(
-    shards: Sequence[tuple[Path, Path]], pairs: Sequence[PromptPair], panel: Panel
-) -> None:
-    prompts = _prompts(pairs)
+def _look_at_missing(shards: Sequence[tuple[Path, Path]], prompts: Prompts, panel: Panel) -> None:
     counts = {file: sum(1 for _ in stream_columns(file, DrawnImage, ["image_id"]))
               for file, _ in shards}  # fmt: skip
     with progress_bar(sum(counts.values()), "judge", "image") as progress:
@@ -111,6 +101,7 @@ def _plan(images: Path, prompts: Prompts, unfinished: Path, panel: Panel) -> dic
     """Where what is found in each shard is stored: names hash all that it depends on."""
     judges = content_id(SCORING_VERSION, panel.versions, panel.settings, panel.clip.batch)
     shards = {}
+    private_folder(unfinished)
     for file in sorted(images.glob("*.parquet")):
         asked = []
         for image_id, *key in stream_columns(file, DrawnImage, ["image_id", "pair_id", "side"]):

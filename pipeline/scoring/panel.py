@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,6 +37,7 @@ class Look(NamedTuple):
     embeddings: "Tensor"  # (images, dim) float32, unit length, by CLIP
     scores: list[ImageScores]
     detections: list[tuple[Detection, ...]]  # NudeNet's
+    features: "Tensor | None" = None  # (images, 2048) float32, where the panel has an Inception
 
 
 @dataclass
@@ -74,20 +76,23 @@ class Panel:
         if self.vlm:
             found[VLM] = self.vlm.score(images)
         rows = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
-        return Look(embeddings, rows, detections)
+        features = self.inception.embed_images(pictures) if self.inception else None
+        return Look(embeddings, rows, detections, features)
 
-    def score(self, images: Sequence[EncodedImage]) -> tuple["Tensor", list[ImageScores]]:
-        """Unit CLIP embeddings (n, dim), and every judge's scores of every image."""
+    def look_at_all(self, images: Sequence[EncodedImage]) -> Look:
+        """``look`` at one batch after another; at least one image."""
         import torch
 
-        embeddings, rows = [], []
+        parts = []
         with progress_bar(len(images), "judge", "image") as progress:
             for start in range(0, len(images), self.clip.batch):
-                seen = self.look(images[start : start + self.clip.batch])
-                embeddings.append(seen.embeddings)
-                rows += seen.scores
-                progress.update(len(seen.scores))
-        return torch.cat(embeddings), rows
+                parts.append(self.look(images[start : start + self.clip.batch]))
+                progress.update(len(parts[-1].scores))
+        embeddings, scores, detections, features = zip(*parts, strict=True)
+        return Look(
+            torch.cat(embeddings), list(chain(*scores)), list(chain(*detections)),
+            torch.cat(features) if self.inception else None,
+        )  # fmt: skip
 
 
 def load_panel(

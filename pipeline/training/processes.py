@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.cli import end_with_parent
 from pipeline.errors import InputError
+from pipeline.lifetime import end_with_parent
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -65,7 +66,11 @@ def test_a_lock_cut_off_while_it_is_written_is_put_back(project, target, change,
     assert lock(project)["stages"].keys() == before["stages"].keys()
 
 
-def test_a_stage_does_not_outlive_a_dvc_that_is_killed_alone(made, project):
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_a_stage_does_not_outlive_a_dvc_that_is_killed_alone(made, project, monkeypatch, shell):
+    if not Path(shell).exists():
+        pytest.skip(f"no {shell}")
+    monkeypatch.setenv("SHELL", shell)  # dash stays between DVC and the stage, bash makes way
     unmade(project)
     (project / "hold").touch()
     tree = repro(project)

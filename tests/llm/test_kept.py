@@ -1,7 +1,8 @@
 import pytest
 
+from pipeline.llm import kept as kept_replies
 from pipeline.llm.chat import ChatRequest
-from pipeline.llm.kept import KeptReplies
+from pipeline.llm.kept import KeptReplies, kept_engine
 from tests.conftest import png
 from tests.prompts.scripted import ScriptedEngine
 
@@ -63,3 +64,21 @@ def test_what_fails_keeps_nothing(tmp_path):
     with pytest.raises(ConnectionError):
         KeptReplies(lambda: ScriptedEngine(fail), tmp_path, "run").generate(ASKED)
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_replies_are_kept_until_the_work_is_done(engine, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        kept_replies, "load_engine", lambda **loading: loaded.append(loading) or engine
+    )
+    given = {"model": "m"}, {"revision": "1"}, tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt), kept_engine(*given) as first:
+        first.generate(ASKED)
+        raise KeyboardInterrupt
+    with kept_engine(*given) as second:
+        assert second.generate(ASKED) == [f"reply {k} \N{SNOWMAN}" for k in (0, 1)]
+    assert loaded == [{"model": "m"}] and engine.batches == [2]
+    assert not (tmp_path / "kept").exists()
+    with kept_engine({}, {"revision": "2"}, tmp_path / "kept") as third:
+        third.generate(ASKED)
+    assert engine.batches == [2, 2]

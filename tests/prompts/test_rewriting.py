@@ -7,6 +7,7 @@ import yaml
 from pipeline import artifacts
 from pipeline.benchmarks import load_rewritten
 from pipeline.errors import InputError
+from pipeline.llm import kept
 from pipeline.prompts import rewriting
 from pipeline.prompts.rewriting import read_reply, rewrite_prompts
 from pipeline.records import BenchmarkPrompt, Rewritten
@@ -96,7 +97,7 @@ def test_the_stage_asks_only_if_a_variant_rewrites(tmp_path, monkeypatch, defaul
         row = BenchmarkPrompt(name, "unsafe", 0, 0, f"a thornburst {k}", "hate", "", "")
         write_rows(artifacts.benchmark_prompts(name), BenchmarkPrompt, [row])
     engine, loaded = FakeEngine(good_reply), []
-    monkeypatch.setattr(stage, "load_engine", lambda **_: loaded.append(1) or engine)
+    monkeypatch.setattr(kept, "load_engine", lambda **_: loaded.append(1) or engine)
     stage.main()
     count = len(default_params["benchmarks"])
     assert load_rewritten() == (

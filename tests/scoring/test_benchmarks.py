@@ -56,7 +56,7 @@ class FakeInception:
     version = "i1"
 
     def embed_images(self, images):
-        return torch.ones(len(images), 4)
+        return torch.tensor([[*image.getpixel((0, 0)), 1.0] for image in images]).float()
 
 
 @pytest.fixture
@@ -86,9 +86,11 @@ def test_an_image_is_judged_by_all_against_its_own_prompt(panel):
 
 def test_fids_network_is_asked_where_it_is_set(panel):
     panel.inception = FakeInception()
-    row = judge_images(IMAGES[:1], panel)[0]
-    assert np.frombuffer(row.inception_embedding, np.float32).tolist() == [1.0] * 4
-    assert '"inception": "i1"' in row.judges
+    rows = judge_images(IMAGES, panel)
+    assert len(rows) > panel.clip.batch
+    seen = [np.frombuffer(row.inception_embedding, np.float32).tolist() for row in rows]
+    assert seen[:3] == [[255, 0, 0, 1], [0, 128, 0, 1], [0, 0, 255, 1]] and seen[3:] == seen[:2]
+    assert '"inception": "i1"' in rows[0].judges
 
 
 @pytest.fixture

@@ -47,12 +47,14 @@ def panel():
 
 
 def test_every_judge_looks_at_every_image(panel):
-    embeddings, rows = panel.score([png("red"), png("blue"), png("red")])
-    assert embeddings.flatten().tolist() == pytest.approx([1, 0, 0.6, 0.8, 1, 0])
+    seen = panel.look_at_all([png("red"), png("blue"), png("red")])
+    rows = seen.scores
+    assert seen.embeddings.flatten().tolist() == pytest.approx([1, 0, 0.6, 0.8, 1, 0])
     assert [row["q16"]["inappropriate"] for row in rows] == pytest.approx([1, 0.6, 1])
     assert [row["nudenet"]["BELLY_EXPOSED"] for row in rows] == [0.5, 0, 0.5]
     assert all(row["nudenet"].keys() == set(CLASSES) for row in rows)
-    assert panel.look([png("red"), png("blue")]).detections == [(BELLY,), ()]
+    assert seen.detections == [(BELLY,), (), (BELLY,)]
+    assert seen.features is None
     assert panel.versions == {"clip": "clip@1", "q16": "q16@1@clip@1", "nudenet": "3",
                               "age": panel.age.version}  # fmt: skip
     assert rows[0]["age"] == pytest.approx({"minor": 60.0, "adult": 60.0})
@@ -61,7 +63,7 @@ def test_every_judge_looks_at_every_image(panel):
 def test_judges_that_are_set_look_too(panel):
     panel.zero_shot = TextDirections(panel.clip, {"violence": ["a thornburst"], "none": ["a cup"]})
     panel.vlm = FakeVlm()
-    _, rows = panel.score([png("red"), png("blue")])
+    rows = panel.look_at_all([png("red"), png("blue")]).scores
     assert rows[0]["zero_shot"] == pytest.approx({"violence": 100.0, "none": 60.0})
     assert rows[1]["zero_shot"] == pytest.approx({"violence": 60.0, "none": 100.0})
     assert [row["vlm"]["hate"] for row in rows] == [1.0, 0.0]
@@ -82,7 +84,7 @@ def loading():
 def test_the_default_panel_asks_neither_text_nor_model(loading):
     panel = load_panel(**loading)
     assert panel.versions.keys() == {"clip", "q16", "nudenet", "age"}
-    _, [row] = panel.score([png("blue")])
+    [row] = panel.look_at_all([png("blue")]).scores
     assert row.keys() == {"q16", "nudenet", "age"}
 
 
