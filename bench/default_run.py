@@ -1,6 +1,6 @@
 """Times the default run: ``python -m bench.default_run`` from a clean checkout.
 
-Clones HEAD into a temporary folder, runs ``dvc repro`` there with nothing cached, then again with
+Clones HEAD into a folder, runs ``dvc repro`` there with nothing cached, then again with
 nothing to do. Prints seconds per stage, peak memory of the process tree, and whether dvc.lock came
 out as committed; writes ``bench/results/default_run.json``. There is no naive side to compare.
 """
@@ -85,9 +85,11 @@ def results_as_committed(clone: Path) -> bool:
 
 def main() -> None:
     """Command line entry point."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", type=Path, help="a new folder for the clone, which then stays")
+    kept = parser.parse_args().keep
     with tempfile.TemporaryDirectory() as temporary:
-        clone = Path(temporary) / "repo"
+        clone = kept or Path(temporary) / "repo"
         subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
         seconds, total, watcher = run_pipeline(clone)
         _, again, _ = run_pipeline(clone)
