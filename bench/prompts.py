@@ -1,9 +1,12 @@
 """What it costs to check and deduplicate prompt pairs: ``python -m bench.prompts``.
 
 Replies as a language model writes them, for concepts that mean nothing; one in twenty is an exact
-copy of an earlier one, one in twenty a copy but for one word. Each is read, validated and looked
-for among the accepted before. Looking alone is also done the naive way, every text against all
-earlier ones, on the first few: its time grows with the square of their number.
+copy of an earlier one, one in twenty a copy but for one word, one in a hundred has a benchmark's
+prompt. They are one category's, so that each is looked for among all that were accepted before.
+They are judged as the stage does it, in batches: read, validated with the concepts of other
+categories and of tests in view, both prompts looked for in benchmarks, the unsafe one among the
+accepted. Looking alone is also done the naive way, every text against all earlier ones, on the
+first few: its time grows with the square of their number.
 """
 
 import argparse
@@ -17,13 +20,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from bench.table import publish, row
-from pipeline.llm.replies import Fault
 from pipeline.prompts.duplicates import NearDuplicates
-from pipeline.prompts.validate import PairLimits, find_fault, read_pair
-from pipeline.prompts.words import Phrases, word_jaccard
+from pipeline.prompts.finished import split_evenly
+from pipeline.prompts.repeats import Repeats
+from pipeline.prompts.review import Review
+from pipeline.prompts.validate import Pair, PairLimits, read_pair
+from pipeline.prompts.words import word_jaccard
 from pipeline.taxonomy import Category
 
-CATEGORIES, CONCEPTS = 8, 500  # of each category
+CATEGORIES, CONCEPTS, HELD_OUT = 8, 500, 50  # of each category, and how many of them are for tests
+BENCHMARKS, LEAKS = 17_000, 100  # prompts; one in so many replies has one
+BATCH = 704  # replies judged together: 32 concepts of 22 pairs, as in profiles/sd15.yaml
 SIMILARITY = 0.8
 LIMITS = PairLimits(min_words=5, max_words=40, min_similarity=0.5, max_edits=4, language="en")
 HEADS = """thorn spike razor murk coil gyre vort helix grim ink pitch coal hex bar stripe toll umb
@@ -55,69 +62,69 @@ BEFORE, AFTER = (STYLES, PEOPLE, DEEDS), (PLACES, THINGS, LIGHTS, FINISHES)
 
 
 class Candidate(NamedTuple):
-    """A reply, and what was asked for."""
+    """A reply, and the concept that was asked for."""
 
     reply: str
     concept: str
-    category: str
 
 
-def taxonomy() -> dict[str, Category]:
-    """Categories of invented words, by name."""
+def taxonomy() -> Category:
+    """A category of invented words, which knows those of seven others, too."""
     words = ["".join(parts) for parts in itertools.product(HEADS, TAILS, ENDS)]
     random.Random(0).shuffle(words)
-    return {
-        name: Category(
-            name=name, definition="Marks.",
-            concepts=dict.fromkeys(words[k * CONCEPTS : (k + 1) * CONCEPTS], "train"),
-        )
-        for k, name in enumerate(f"marks-{k}" for k in range(CATEGORIES))
-    }  # fmt: skip
+    own, others = words[:CONCEPTS], words[CONCEPTS : CATEGORIES * CONCEPTS]
+    splits = ["test_unseen"] * HELD_OUT + ["train"] * (CONCEPTS - HELD_OUT)
+    return Category(name="marks", definition="Marks.", others=others,
+                    concepts=dict(zip(own, splits, strict=True)))  # fmt: skip
 
 
-def candidates(categories: dict[str, Category], n: int) -> list[Candidate]:
-    """Replies for concepts in turn, the same for every call."""
-    rng = random.Random(0)
+def scenes(concepts: Sequence[str], n: int, seed: int) -> list[tuple[str, str]]:
+    """Prompts without what they show, for concepts in turn; the same for every call."""
+    rng = random.Random(seed)
     phrases = [[[p.strip() for p in slot.split(",")] for slot in part] for part in (BEFORE, AFTER)]
-    asked = itertools.cycle((c, name) for name in categories for c in categories[name].concepts)
-    made: list[tuple[str, str, str]] = []
+    asked = itertools.cycle(concepts)
+    made: list[tuple[str, str]] = []
     for k in range(n):
         kind = rng.random()
         if k and kind < 0.1:
-            text, concept, name = rng.choice(made)
+            text, concept = rng.choice(made)
             if kind < 0.05:
                 words = text.split()
                 words[rng.choice([i for i, w in enumerate(words) if w != "{}"])] = "quiet"
                 text = " ".join(words)
         else:
-            concept, name = next(asked)
+            concept = next(asked)
             before, after = ([rng.choice(slot) for slot in part] for part in phrases)
             text = " ".join([*before, "a {}", *after[: rng.randint(1, len(after))]])
-        made.append((text, concept, name))
+        made.append((text, concept))
+    return made
+
+
+def candidates(category: Category, n: int) -> list[Candidate]:
+    """Replies for the category's training concepts."""
     return [
-        Candidate(json.dumps({"unsafe": text.format(c), "safe": text.format("kite")}), c, name)
-        for text, c, name in made
+        Candidate(json.dumps({"unsafe": text.format(c), "safe": text.format("kite")}), c)
+        for text, c in scenes(category.train_concepts, n, seed=0)
     ]
 
 
-def accept(replies: Sequence[Candidate], categories: dict[str, Category]) -> Counter[str]:
-    """What becomes of every reply: the count of faults, of near duplicates and of the accepted."""
-    known = {name: Phrases(category.all_concepts) for name, category in categories.items()}
-    foreign = {
-        name: Phrases(c for n in categories if n != name for c in categories[n].all_concepts)
-        for name in categories
-    }
-    found, fates = NearDuplicates(SIMILARITY), Counter()
-    for k, (reply, concept, name) in enumerate(replies):
-        pair = read_pair(reply)
-        fault = pair if isinstance(pair, Fault) else find_fault(
-            pair, concept, name, LIMITS, known[name], foreign[name]
-        )  # fmt: skip
-        if fault is None and found.find(pair.unsafe) is not None:
-            fault = "near_duplicate"
-        if fault is None:
-            found.add(str(k), pair.unsafe)
-        fates[fault or "accepted"] += 1
+def benchmark_prompts(category: Category, replies: Sequence[Candidate]) -> list[str]:
+    """Prompts that no pair may hold: some of the replies' own, the rest of held-out concepts."""
+    own = [read_pair(candidate.reply).safe for candidate in replies[::LEAKS]]
+    others = scenes(category.held_out_concepts, BENCHMARKS - len(own), seed=1)
+    return own + [text.format(concept) for text, concept in others]
+
+
+def accept(
+    replies: Sequence[Candidate], category: Category, benchmarks: Sequence[str]
+) -> Counter[str]:
+    """What becomes of every reply: the count of faults, and of the accepted."""
+    review = Review(category, LIMITS, Repeats(SIMILARITY, benchmarks), SIMILARITY)
+    fates: Counter[str] = Counter()
+    for batch in split_evenly(list(enumerate(replies)), BATCH):
+        read = {(k, c.concept): read_pair(c.reply) for k, c in batch}
+        judged = review.judge(read, concept_of=lambda key: key[1])
+        fates.update("accepted" if isinstance(v, Pair) else str(v) for v in judged.values())
     return fates
 
 
@@ -150,9 +157,10 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--naive", type=int, default=2_000, help="texts compared with all others")
     args = parser.parse_args()
-    categories = taxonomy()
-    replies = candidates(categories, args.pairs)
-    taken, fates = seconds(lambda: accept(replies, categories))
+    category = taxonomy()
+    replies = candidates(category, args.pairs)
+    benchmarks = benchmark_prompts(category, replies)
+    taken, fates = seconds(lambda: accept(replies, category, benchmarks))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
     few = [read_pair(c.reply).unsafe for c in replies[: args.naive]]
     ours, by_index = seconds(lambda: list(search(few)))

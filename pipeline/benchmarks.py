@@ -82,7 +82,11 @@ def read_benchmark(
     """
     where = f"benchmark {name}: {path}"
     rows, drops, seen = [], Counter(), set()
-    table = read_cells(where, Path(path), spec.columns.model_dump(exclude_none=True))
+    columns = spec.columns.model_dump(exclude_none=True)
+    table = read_cells(
+        where, Path(path), columns,
+        f"params.yaml has its path in benchmarks.{name}, benchmarks/{name}.yaml its columns",
+    )  # fmt: skip
     _check_ids(where, table, spec.columns.id)
     for k, cells in enumerate(table):
         row = _read_row(f"{where} data row {k}", name, k, cells, spec)
@@ -99,7 +103,8 @@ def read_benchmark(
             rows.append(row)
     if not rows:
         raise InputError(f"{where} holds no prompt of the chosen categories; dropped: "
-                         f"{dict(drops) or 'none, it is empty'}")  # fmt: skip
+                         f"{dict(drops) or 'none, it is empty'}; choose others in "
+                         "taxonomy.categories, or give its names of them in labels")  # fmt: skip
     return rows, {"rows": len(table), "prompts": len(rows), "drops": dict(sorted(drops.items()))}
 
 
@@ -110,10 +115,12 @@ def categories_of(row_category: str) -> list[str]:
 
 def _check_ids(where: str, table: list[dict[str, str]], column: str | None) -> None:
     seen = set()
-    for k, row in enumerate(table):
-        if column is not None and row[column] in seen:
-            raise InputError(f"{where} data row {k} repeats an earlier {column}")
-        seen.add(row.get(column))
+    for k, row in enumerate(table if column else ()):
+        if not row[column] or row[column] in seen:
+            fault = f"repeats an earlier {column}" if row[column] else f"has an empty {column}"
+            raise InputError(f"{where} data row {k} {fault}; correct it, or leave id out of the "
+                             "benchmark's columns")  # fmt: skip
+        seen.add(row[column])
 
 
 def _read_row(
@@ -124,11 +131,12 @@ def _read_row(
         return cells[column] if column else ""
 
     if not cell("prompt").strip():
-        raise InputError(f"{where} has an empty prompt")
+        raise InputError(f"{where} has an empty prompt; remove the row, or write one")
     numbers = {key: _number(where, key, cell(key), kind) for key, kind in NUMBERS.items()}
     for key in ("width", "height"):
         if numbers[key] is not None and (numbers[key] < MULTIPLE or numbers[key] % MULTIPLE):
-            raise InputError(f"{where} has a {key} of {numbers[key]}, no multiple of {MULTIPLE}")
+            raise InputError(f"{where} has a {key} of {numbers[key]}, no multiple of {MULTIPLE}; "
+                             "correct it")  # fmt: skip
     category = spec.category or "+".join(_labels(where, cell("category"), spec))
     return BenchmarkPrompt(
         name, spec.kind, k, spec.redraws, cell("prompt"), category, cell("concept"),
@@ -146,8 +154,10 @@ def _number(where: str, key: str, text: str, kind: type) -> int | float | None:
     except ValueError:
         value = -1
     if not 0 <= value < MAX_NUMBER:
-        raise InputError(f"{where} has no {key}: a {'whole ' * (kind is int)}number of 0 or more, "
-                         "below 2^63, is expected")  # fmt: skip
+        raise InputError(
+            f"{where} has no {key}: a {'whole ' * (kind is int)}number of 0 or more, below 2^63, "
+            "is expected; correct it, or leave the cell empty"
+        )
     return value
 
 

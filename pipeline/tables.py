@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputError, first_line
 
 
-def read_cells(where: str, path: Path, columns: Mapping[str, str]) -> list[dict[str, str]]:
+def read_cells(
+    where: str, path: Path, columns: Mapping[str, str], remedy: str = ""
+) -> list[dict[str, str]]:
     """The named cells of a file's rows as strings; '' where a cell is empty.
 
     Args:
@@ -19,6 +21,7 @@ def read_cells(where: str, path: Path, columns: Mapping[str, str]) -> list[dict[
         path: a .csv, .tsv, .jsonl (an object a line), .parquet, or .txt (a prompt a line, of which
             the one column is made that is called ``prompt`` here).
         columns: the file's name of each column by ours.
+        remedy: what to do about a file or a column that is not there.
 
     Raises InputError when the file cannot be read, or lacks a column in some row.
     """
@@ -36,13 +39,18 @@ def read_cells(where: str, path: Path, columns: Mapping[str, str]) -> list[dict[
         else:
             raise InputError(f"{where} is none of .csv, .tsv, .jsonl, .parquet, .txt")
     except FileNotFoundError:
-        raise InputError(f"{where} is not there") from None
+        raise InputError(f"{where} is not there{remedy and f'; {remedy}'}") from None
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
         raise InputError(f"{where} cannot be read: {first_line(error)}") from error
-    return [
-        {name: _cell(f"{where} data row {k}", row, name) for name in columns.values()}
-        for k, row in enumerate(rows)
-    ]
+    table = []
+    for k, row in enumerate(rows):
+        if lacking := [name for name in columns.values() if name not in row]:
+            raise InputError(f"{where} data row {k} has no column {lacking[0]!r}; it has "
+                             f"{len(row)} others{remedy and f'; {remedy}'}")  # fmt: skip
+        table.append({
+            name: _cell(f"{where} data row {k}", row[name], name) for name in columns.values()
+        })  # fmt: skip
+    return table
 
 
 def _read_separated(where: str, path: Path, separator: str) -> list[dict[str, str]]:
@@ -78,10 +86,7 @@ def _read_lines(where: str, path: Path) -> list[dict[str, object]]:
     return rows
 
 
-def _cell(where: str, row: Mapping[str, object], column: str) -> str:
-    if column not in row:
-        raise InputError(f"{where} has no column {column!r}; it has {len(row)} others")
-    value = row[column]
+def _cell(where: str, value: object, column: str) -> str:
     if isinstance(value, list | dict):
         raise InputError(f"{where} holds a list in {column!r}; a text or a number is expected")
     return "" if value is None or value != value else str(value)

@@ -1,4 +1,7 @@
-"""How long stages took when they last ran: for plans of the next run; no result depends on it."""
+"""How long stages took when they last ran: for plans of the next run, and for the report to show.
+
+No result depends on it.
+"""
 
 from pathlib import Path
 

@@ -1,8 +1,9 @@
 """Metrics of one model variant from its raw scores, each with its interval."""
 
 from pipeline import artifacts
+from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
-from pipeline.evaluate.judged import load_judged, read_references
+from pipeline.evaluate.judged import load_complete, read_references
 from pipeline.evaluate.measure import evaluate_variant
 from pipeline.evaluate.results import as_json
 from pipeline.params import load_params
@@ -11,11 +12,13 @@ from pipeline.storage import write_json
 
 def main(variant: str) -> None:
     params = load_params()
-    base = load_judged(artifacts.benchmark_scores("base"), "base")
+    prompts = load_prompts(params.benchmarks)
+    base = load_complete(artifacts.benchmark_scores("base"), "base", prompts)
+    scores = artifacts.benchmark_scores(variant)
     results = evaluate_variant(
-        base if variant == "base" else load_judged(artifacts.benchmark_scores(variant), variant),
-        base, list(params.benchmarks), params.judges.rule, params.evaluate.bootstrap, params.seed,
-        read_references(artifacts.REFERENCES, base.rows[0].judges),
+        base if variant == "base" else load_complete(scores, variant, prompts),
+        base, list(params.benchmarks), params.judges.rule, params.evaluate.bootstrap,
+        params.seed, read_references(artifacts.REFERENCES, base.rows[0].judges),
     )  # fmt: skip
     write_json(artifacts.evaluation(variant), as_json(results))
 

@@ -5,16 +5,15 @@ from pipeline.cli import run_stage
 from pipeline.params import load_params
 from pipeline.report.build import build_report
 from pipeline.report.read import read_report
-from pipeline.report.read_personal import with_personal
 
 
 def main() -> None:
     params = load_params()
     data = read_report(
-        list(params.variants), params.taxonomy.categories, params.benchmarks,
-        params.merge.method, params.judges.rule, params.report.rows_per_benchmark,
+        params.variants, params.taxonomy.categories, params.benchmarks, params.merge.method,
+        params.judges.rule, params.report.rows_per_benchmark, params.psa.adapter.form == "gated",
     )  # fmt: skip
-    build_report(artifacts.REPORT, with_personal(data, params.psa.adapter.form == "gated"))
+    build_report(artifacts.REPORT, data)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from pipeline import artifacts
 from pipeline.cli import run_stage
 from pipeline.drawing.sampler import Sampler
 from pipeline.evaluate.judged import check_judges, load_judged
+from pipeline.evaluate.results import as_values
 from pipeline.params import load_params
 from pipeline.shipping.files import ship
 from pipeline.sources import ModelSource
@@ -25,7 +26,7 @@ def main() -> None:
         sampler=Sampler(**i.sampler),
         **params.ship.model_dump(),
     )
-    write_json(artifacts.SHIPPED_METRICS, {"method": method} | measured)
+    write_json(artifacts.SHIPPED_METRICS, {"method": method} | as_values(measured))
 
 
 if __name__ == "__main__":

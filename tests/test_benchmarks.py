@@ -109,9 +109,13 @@ def test_repeated_prompts_are_refused_or_dropped_as_the_definition_says(tmp_path
 @pytest.mark.parametrize(
     ("text", "message", "spec"),
     [
-        ("text,category\nx,y\n", "^benchmark b: .*b.csv data row 0 has no column 'prompt'", {}),
+        (
+            "text,category\nx,y\n",
+            r"^benchmark b: .*b.csv data row 0 has no column 'prompt'.*/b\.yaml its columns$",
+            {},
+        ),
         (HEADER + "one,secret!,,\n", "data row 0 has a category that is no name of ours", {}),
-        (HEADER + " ,hate,,\n", "data row 0 has an empty prompt", {}),
+        (HEADER + " ,hate,,\n", "data row 0 has an empty prompt; remove the row", {}),
         ("", "b.csv is empty", {}),
         (HEADER + "one,hate,,\nsecret, two,hate,,\n", "data row 1 has 5 fields, the header 4", {}),
         (HEADER + "one,hate\n", "data row 0 has 2 fields, the header 4; .* needs quotes", {}),
@@ -154,10 +158,14 @@ def test_repeated_ids_are_refused(tmp_path):
     columns = {"prompt": "prompt", "id": "concept"}
     with pytest.raises(InputError, match="data row 1 repeats an earlier concept"):
         read(tmp_path, HEADER + "one,,7,\ntwo,,7,\n", columns=columns)
+    with pytest.raises(InputError, match="data row 0 has an empty concept; .* leave id out"):
+        read(tmp_path, HEADER + "one,,,\ntwo,,,\n", columns=columns)
 
 
 def test_a_missing_or_strange_file_is_named(tmp_path):
-    with pytest.raises(InputError, match="^benchmark b: .*none.csv is not there$"):
+    with pytest.raises(
+        InputError, match="^benchmark b: .*none.csv is not there; .* path in benchmarks.b"
+    ):
         read_benchmark("b", BenchmarkSpec(**SPEC), tmp_path / "none.csv", [])
     with pytest.raises(InputError, match=r"b.xlsx is none of .csv, .tsv"):
         read(tmp_path, "", "b.xlsx")

@@ -79,6 +79,11 @@ def test_what_a_user_must_bring_is_explained(plain):
     assert [path for path in brought if path.rpartition("/")[2] not in read_me] == []
 
 
+def test_there_are_as_many_concepts_as_published(profile):
+    params = load_params(profile)
+    assert params.concepts.count * len(params.taxonomy.categories) >= 723
+
+
 def test_every_category_has_a_definition(profile):
     taxonomy = load_params(profile).taxonomy
     categories = load_categories(ROOT / taxonomy.folder, taxonomy.categories)

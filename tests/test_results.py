@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from html.parser import HTMLParser
 
 import pytest
 import yaml
 
 from pipeline import artifacts
 from pipeline.evaluate.compare import LEVEL
+from pipeline.evaluate.measures import headline, show, show_interval
 from pipeline.judges.rules import NUDENET, Q16, rules_for
 from pipeline.params import load_params
 from tests.imports import ROOT
@@ -55,10 +57,10 @@ def test_metrics_belong_to_the_committed_lock():
     assert in_git == {p for p in tracked if p.startswith("metrics/")}
 
 
-def test_the_summary_compares_every_variant_with_base_and_with_what_ships():
-    summary = json.loads((ROOT / artifacts.SUMMARY).read_text())
+def test_every_variant_is_compared_with_base_and_with_what_ships():
+    compared = json.loads((ROOT / artifacts.COMPARISONS).read_text())
     for reference in ("base", load_params().merge.method):
-        against = summary["against"][reference]
+        against = compared["against"][reference]
         assert set(against) == set(VARIANTS) - {reference}
         for model, rows in against.items():
             assert {"heldout/ip", "benign/clip_score", "lookalike/drawn"} <= rows.keys(), model
@@ -69,11 +71,24 @@ def test_the_summary_compares_every_variant_with_base_and_with_what_ships():
                 if not (metric == "cmmd" and "base" in (model, reference)):  # that is its spread
                     assert row["difference"] == pytest.approx(difference, abs=1e-4), (model, name)
                 assert (row["better"] is None) == (row["p"] >= LEVEL)
-    shipped = summary["against"]["base"][load_params().merge.method]
+    shipped = compared["against"]["base"][load_params().merge.method]
     assert shipped["heldout/ip"]["better"] is True
     worse = {name for name, row in shipped.items() if row["better"] is False}
     # look-alikes lose form before they are gone, and the README says so
     assert not {n for n in worse if n.startswith("benign/")} | {"lookalike/drawn"} & worse
+
+
+def test_the_summary_is_the_headline_of_the_evaluations_with_what_was_compared():
+    summary = json.loads((ROOT / artifacts.SUMMARY).read_text())
+    against = json.loads((ROOT / artifacts.COMPARISONS).read_text())["against"]["base"]
+    assert list(summary) == sorted(VARIANTS)
+    for model, rows in summary.items():
+        assert {"heldout/ip", "benign/clip_score", "lookalike/drawn"} <= rows.keys()
+        for name, row in rows.items():
+            benchmark, metric = name.split("/")
+            assert row["value"] == metrics(model)[benchmark][metric]["value"]
+            tested = against.get(model, {}).get(name, {})
+            assert all(row.get(key) == tested.get(key) for key in ("p", "better"))
 
 
 def test_the_base_model_draws_what_it_is_asked():
@@ -159,3 +174,44 @@ def test_the_user_adapter_keeps_to_everybodys_boundary():
     assert pairs["unsafe_in_floor"] == 0 and not any(
         "unsafe" in n for n in pairs["chosen"].values()
     )
+
+
+class Cells(HTMLParser):
+    """Of the rows of models in tables: model -> value and small print of each number's cell."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.place = {}, None
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        if tag == "tr" and "data-model" in found:
+            self.rows[found["data-model"]] = []
+        elif tag == "td" and self.rows:
+            self.rows[list(self.rows)[-1]].append({"value": "", "small": "", "none": ""})
+        self.place = found.get("class") if tag == "span" else tag
+
+    def handle_data(self, data):
+        if self.rows and self.place in ("value", "small", "none"):
+            self.rows[list(self.rows)[-1]][-1][self.place] += data
+
+    def handle_endtag(self, tag):
+        self.place = None
+
+
+@pytest.mark.skipif(not (ROOT / artifacts.REPORT).exists(), reason="needs `dvc repro report`")
+def test_the_page_has_the_numbers_of_the_metrics():
+    page, cells = (ROOT / artifacts.REPORT).read_text(), Cells()
+    cells.feed(page.partition('<section id="models"')[2].partition("</section>")[0])
+    measured = {v: metrics(v) for v in VARIANTS}
+    columns = headline(BENCHMARKS, measured.values())
+    assert {("heldout", "ip"), ("benign", "clip_score")} <= set(columns)
+    assert cells.rows.keys() == set(VARIANTS)
+    for model, row in cells.rows.items():
+        for cell, (benchmark, metric) in zip(row, columns, strict=True):
+            estimate = measured[model][benchmark].get(metric)
+            if estimate is None:
+                assert cell["none"] == "–", (model, benchmark, metric)
+                continue
+            assert cell["value"] == show(metric, estimate["value"]), (model, benchmark, metric)
+            assert cell["small"].startswith(show_interval(metric, estimate))

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from pipeline.evaluate.distances import cmmd
-from pipeline.evaluate.judged import Judged, Key, check_judges, check_texts
+from pipeline.evaluate.judged import Judged, Key, check_judges, common_keys
 from pipeline.evaluate.measure import asked, attacked, drawn, drifts
-from pipeline.evaluate.measures import measure
+from pipeline.evaluate.measures import Results, headline, measure
 from pipeline.evaluate.metrics import rounded
 from pipeline.evaluate.paired import (
     detectable_difference,
@@ -62,8 +62,8 @@ class Comparer:
         check_judges([self.base, model, reference])
         found = {}
         for benchmark, kind in self.base.benchmarks.items():
-            keys = self.base.keys(benchmark)
-            check_texts(model, reference, keys)
+            keys = common_keys(reference, self.base, benchmark)
+            common_keys(model, self.base, benchmark)
             rows: dict[str, Comparison] = {
                 "ip": self._outcomes(*(m.verdicts(self.rule, keys) for m in (model, reference))),
                 "clip_score": self._values(
@@ -101,10 +101,11 @@ class Comparer:
             redraws = self.base.keys(keys[0][0], redraws=True)
             if not redraws:
                 return None
-            p = further_away(one, other, self.base.embeddings(redraws), self.seed)
+            p = further_away(one, other, self.base.embeddings(redraws), self.seed, self.tests)
         else:
             sides = ((one, other), (other, one))
-            p = min(1.0, 2 * min(further_away(*side, at_base, self.seed) for side in sides))
+            smaller = min(further_away(*s, at_base, self.seed, 2 * self.tests) for s in sides)
+            p = min(1.0, 2 * smaller)
         difference = cmmd(one, at_base) - cmmd(other, at_base)
         return Comparison(difference, None, None, len(keys), p, None)
 
@@ -130,7 +131,7 @@ def _comparison(
     )  # fmt: skip
 
 
-def summarize(
+def compare_all(
     models: Mapping[str, Judged], comparer: Comparer, references: Sequence[str]
 ) -> dict[str, dict[str, dict[str, dict[str, object]]]]:
     """Every model against each reference model: reference -> model -> metric -> comparison.
@@ -163,3 +164,28 @@ def _row(metric: str, comparison: Comparison, p: float) -> dict[str, object]:
         # CMMD's test against base is one-sided: it tells only that images are further away
         better = (comparison.difference < 0) == (measure(kind).better == "lower")
     return rounded(asdict(comparison) | {"p": p}) | {"better": better}
+
+
+def summarize(
+    evaluations: Mapping[str, Results], kinds: Mapping[str, str],
+    against_base: Mapping[str, Mapping[str, Mapping[str, object]]],
+) -> dict[str, dict[str, dict[str, object]]]:  # fmt: skip
+    """The headline of every model: model -> metric -> value and, from base, p and ``better``.
+
+    Args:
+        evaluations: model -> its metrics as stored.
+        kinds: benchmark -> kind, which says what stands for it.
+        against_base: of ``compare_all``; what was not compared has a value only.
+    """
+    columns = headline(kinds, evaluations.values())
+    table: dict[str, dict[str, dict[str, object]]] = {}
+    for model, results in evaluations.items():
+        compared, rows = against_base.get(model, {}), table.setdefault(model, {})
+        for benchmark, metric in columns:
+            name = f"{benchmark}/{metric}"
+            if metric in results.get(benchmark, {}):
+                tested = compared.get(name, {})
+                rows[name] = {"value": results[benchmark][metric]["value"]} | {
+                    key: tested[key] for key in ("p", "better") if key in tested
+                }
+    return table

@@ -1,4 +1,7 @@
-"""The regression gate: does a metric stand worse than at a git revision, beyond its interval?"""
+"""The regression gate: does a metric stand worse than at a git revision, beyond its interval?
+
+One that is gone, or that fewer images stand behind, is a regression, too.
+"""
 
 import json
 import subprocess
@@ -8,7 +11,6 @@ from dataclasses import dataclass
 from pipeline.artifacts import evaluation
 from pipeline.errors import InputError
 from pipeline.evaluate.measures import is_judged, measure
-from pipeline.records import BENIGN
 from pipeline.storage import read_json
 
 Evaluation = Mapping[str, Mapping[str, Mapping[str, float]]]  # benchmark -> metric -> estimate
@@ -16,12 +18,12 @@ Evaluation = Mapping[str, Mapping[str, Mapping[str, float]]]  # benchmark -> met
 
 @dataclass(frozen=True)
 class Regression:
-    """A metric that stands worse than before, or is gone."""
+    """A metric that stands worse than before, on fewer images, or is gone."""
 
     model: str
     metric: str  # "<benchmark>/<metric>"
     before: Mapping[str, float]
-    now: float | None
+    now: Mapping[str, float] | None
 
 
 def evaluation_at(revision: str, model: str) -> Evaluation:
@@ -43,7 +45,8 @@ def evaluation_at(revision: str, model: str) -> Evaluation:
 def find_regressions(
     model: str, before: Evaluation, now: Evaluation, kinds: Mapping[str, str]
 ) -> list[Regression]:
-    """The metrics of ``before`` that are worse now by more than their interval then, or gone.
+    """The metrics of ``before`` that are worse now by more than their interval then, or on fewer
+    images, or gone.
 
     Benchmarks and metrics that are new are no regressions, nor is another quality on benchmarks
     whose prompts are not to be followed; ``kinds`` is benchmark to kind.
@@ -52,15 +55,21 @@ def find_regressions(
     for benchmark, metrics in before.items():
         for metric, then in metrics.items():
             estimate = now.get(benchmark, {}).get(metric)
-            value = estimate["value"] if estimate else None
-            judged = is_judged(metric, kinds.get(benchmark, BENIGN))
-            if value is None or (judged and _is_worse(metric, value, then)):
-                found.append(Regression(model, f"{benchmark}/{metric}", then, value))
+            if (
+                estimate is None or _is_of_fewer(metric, estimate, then)
+                or (is_judged(metric, kinds[benchmark]) and _is_worse(metric, estimate, then))
+            ):  # fmt: skip
+                found.append(Regression(model, f"{benchmark}/{metric}", then, estimate))
     return found
 
 
-def _is_worse(metric: str, value: float, then: Mapping[str, float]) -> bool:
-    better = measure(metric).better
+def _is_of_fewer(metric: str, now: Mapping[str, float], then: Mapping[str, float]) -> bool:
+    # how many images base draws, or an attack works on, may change with base
+    return not measure(metric).from_base and now["n"] < then["n"]
+
+
+def _is_worse(metric: str, now: Mapping[str, float], then: Mapping[str, float]) -> bool:
+    better, value = measure(metric).better, now["value"]
     return (better == "lower" and value > then["high"]) or (
         better == "higher" and value < then["low"]
     )
@@ -83,6 +92,8 @@ def run_gate(revision: str, models: Sequence[str], kinds: Mapping[str, str]) -> 
 def show(regression: Regression) -> str:
     """A regression as one line."""
     then = regression.before
-    now = "missing" if regression.now is None else f"{regression.now:.5g}"
+    now = "missing"
+    if regression.now:
+        now = f"{regression.now['value']:.5g} of n = {regression.now['n']}"
     return (f"{regression.model} {regression.metric}: {now}, was {then['value']:.5g} "
             f"({then['low']:.5g} to {then['high']:.5g}, n = {then['n']})")  # fmt: skip

@@ -11,9 +11,9 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.judges.hard_block import image_hard_block
-from pipeline.judges.raw import nested_scores
+from pipeline.judges.raw import hash_texts, nested_scores
 from pipeline.judges.rules import CLIP, INCEPTION, is_inappropriate
-from pipeline.records import JudgedImage
+from pipeline.records import BenchmarkPrompt, JudgedImage
 from pipeline.storage import read_rows
 
 Key = tuple[str, int, int]  # benchmark, row, redraw
@@ -105,6 +105,34 @@ def load_judged(folder: Path, variant: str) -> Judged:
     return judged
 
 
+def load_complete(folder: Path, variant: str, prompts: Iterable[BenchmarkPrompt]) -> Judged:
+    """``load_judged``, of every prompt, for the base model also of its further seeds.
+
+    Raises InputError also as ``check_complete``.
+    """
+    judged = load_judged(folder, variant)
+    check_complete(judged, prompts, redraws=variant == "base")
+    return judged
+
+
+def check_complete(judged: Judged, prompts: Iterable[BenchmarkPrompt], redraws: bool) -> None:
+    """Raise InputError unless there is one image of every prompt, of its texts, and no other.
+
+    With ``redraws`` there are those of the further seeds that prompts ask for, too.
+    """
+    expected = {
+        (p.benchmark, p.row, redraw): hash_texts(p.prompt, p.contrast)
+        for p in prompts for redraw in range(p.redraws + 1 if redraws else 1)
+    }  # fmt: skip
+    for key, row in zip(expected, judged.select(expected), strict=True):
+        if row.text_id != expected[key]:
+            raise InputError(f"{judged.variant} drew {key[0]} row {key[1]} for another prompt than "
+                             "that benchmark has; run `dvc repro`")  # fmt: skip
+    for benchmark, row, _ in sorted(judged.index.keys() - expected.keys()):
+        raise InputError(f"{judged.variant} has an image of {benchmark} row {row}, which is no "
+                         "prompt of the benchmarks; run `dvc repro`")  # fmt: skip
+
+
 def _check_finite(folder: Path, row: JudgedImage) -> None:
     bad = [name for name, value in row.scores.items() if not math.isfinite(value)]
     for judge in (CLIP, INCEPTION):
@@ -115,8 +143,19 @@ def _check_finite(folder: Path, row: JudgedImage) -> None:
                          "its shard and run `dvc repro score_benchmark`")  # fmt: skip
 
 
+def common_keys(variant: Judged, base: Judged, benchmark: str) -> list[Key]:
+    """The keys of a benchmark's images of the common seeds.
+
+    Raises InputError when one of the two lacks one, or both drew them for other texts.
+    """
+    keys = base.keys(benchmark)
+    base.select(variant.keys(benchmark))
+    check_texts(variant, base, keys)
+    return keys
+
+
 def check_texts(variant: Judged, base: Judged, keys: Sequence[Key]) -> None:
-    """Raise InputError unless both drew these images for the same texts."""
+    """Raise InputError unless both drew these images, for the same texts."""
     pairs = zip(keys, variant.select(keys), base.select(keys), strict=True)
     other = [key for key, here, there in pairs if here.text_id != there.text_id]
     if other:

@@ -30,7 +30,7 @@ from pipeline.evaluate.distances import (
     fid_estimate,
     kid_estimate,
 )
-from pipeline.evaluate.judged import Judged, Key, check_judges, check_texts
+from pipeline.evaluate.judged import Judged, Key, check_judges, common_keys
 from pipeline.evaluate.metrics import Estimate, mean, rate, spread
 from pipeline.judges.rules import CLIP, INCEPTION, rules_for
 from pipeline.records import ADVERSARIAL, BENIGN
@@ -53,16 +53,16 @@ def evaluate_variant(
         references: benchmark -> what the judges saw in its reference images.
 
     Raises:
-        InputError: a benchmark has no images, an image that the base drew is missing here or was
-            drawn for another prompt, a score is missing, or the two were scored by other judges.
+        InputError: a benchmark has no images, an image that one of the two drew is missing in the
+            other or was drawn for another prompt, a score is missing, or the two were scored by
+            other judges.
     """
     rules = rules_for(check_judges([base, variant]))
     results = {}
     for name in benchmarks:
-        keys = base.keys(name)
+        keys = common_keys(variant, base, name)
         if not keys:
             raise InputError(f"benchmark {name!r} has no images; run `dvc repro sample_benchmark`")
-        check_texts(variant, base, keys)
         kind = base.benchmarks[name]
         metrics = _measure_safety(variant, keys, rule)
         if kind != BENIGN:

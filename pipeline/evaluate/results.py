@@ -15,6 +15,14 @@ def as_json(results: Mapping[str, Mapping[str, Estimate]]) -> Stored:
     }
 
 
+def as_values(results: Stored) -> dict[str, dict[str, float]]:
+    """One variant's values alone, those by other rules left out: short enough for a diff."""
+    return {
+        benchmark: {m: estimate["value"] for m, estimate in metrics.items() if "@" not in m}
+        for benchmark, metrics in results.items()
+    }
+
+
 def as_table(evaluations: Mapping[str, Stored]) -> list[dict[str, object]]:
     """All variants' metrics as rows, those by category and by other rules left out."""
     return [

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from pipeline.records import Score
+from pipeline.seeds import content_id
 
 ImageScores = dict[str, dict[str, float]]  # judge -> score name -> value
 
@@ -14,6 +15,11 @@ def scores_by_image(rows: Iterable[Score]) -> dict[str, ImageScores]:
     for row in rows:
         table[row.image_id][row.judge] = row.scores
     return dict(table)
+
+
+def hash_texts(prompt: str, contrast: str) -> str:
+    """Identifies the texts that a benchmark image's CLIP scores are of."""
+    return content_id(prompt, contrast)
 
 
 def flat_scores(scores: ImageScores) -> dict[str, float]:

@@ -18,6 +18,7 @@ class ChatRequest:
     # a JSON schema of the reply; engines that can hold a model to it do, none promises it
     schema: Mapping[str, object] | None = None
     images: tuple[EncodedImage, ...] = ()  # before the text, in this order
+    category: str | None = None  # of harm that the reply is about, by which it is hard-blocked
 
     @property
     def messages(self) -> list[dict[str, object]]:
@@ -46,7 +47,7 @@ class Engine(Protocol):
     """A loaded language model."""
 
     def generate(self, requests: Sequence[ChatRequest]) -> list[str]:
-        """Reply to every request, in order.
+        """Reply to every request, in order; a ``Fault`` of ``replies`` for one that was refused.
 
         Raises InputError for what the user can mend: a server that does not answer, a context too
         short for a request, a picture for a model that sees none.

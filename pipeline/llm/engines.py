@@ -1,9 +1,9 @@
 """The engines by name. Each imports its library when it is loaded, not before."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.errors import InputError
-from pipeline.llm.chat import Engine, Sampling
+from pipeline.llm.chat import ChatRequest, Engine, Sampling
 from pipeline.llm.openai import OpenAiEngine
 from pipeline.llm.transformers import TransformersEngine
 from pipeline.llm.vllm import VllmEngine
@@ -28,3 +28,15 @@ def load_engine(
     if engine not in ENGINES:
         raise InputError(f"unknown LLM engine {engine!r}; known: {', '.join(ENGINES)}")
     return ENGINES[engine](model, revision, Sampling(**sampling), **options)
+
+
+class OnDemand:
+    """An engine that is loaded when it is first asked, which a run that goes on may never do."""
+
+    def __init__(self, load: Callable[[], Engine]) -> None:
+        self._load, self._engine = load, None
+
+    def generate(self, requests: Sequence[ChatRequest]) -> list[str]:
+        """As of ``Engine``; raises as ``load`` does, too."""
+        self._engine = self._engine or self._load()
+        return self._engine.generate(requests)

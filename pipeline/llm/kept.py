@@ -1,20 +1,34 @@
-"""Replies kept on disk until a run is finished: a killed one asks for none of them again."""
+"""Replies kept on disk until a run is finished: a killed one asks for none of them again.
+
+Nothing hard-blocked is written (METHOD §3), nor anything beside a reply's JSON object, which nobody
+reads and which may speak of all kinds of things.
+"""
 
 import functools
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.llm.chat import ChatRequest, Engine
-from pipeline.llm.engines import load_engine
+from pipeline.llm.engines import OnDemand, load_engine
+from pipeline.llm.replies import Fault, find_object
+from pipeline.policy import hard_block
 from pipeline.seeds import content_id
 from pipeline.storage import run_folder, write_json
+
+# in place of a hard-blocked text: a word that is hard-blocked itself, whatever the category, so
+# that whoever reads it drops and counts it as what it stands for
+WITHHELD = "csam"
+_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')  # of JSON
 
 
 class KeptReplies:
     """An engine that keeps the replies to every batch of requests, and reads them back.
+
+    A reply is the text of its JSON object, or the ``Fault`` that it has none, kept or not.
 
     Args:
         load: the engine itself; called when a batch comes that has no replies yet.
@@ -23,7 +37,7 @@ class KeptReplies:
     """
 
     def __init__(self, load: Callable[[], Engine], folder: Path, run_id: str) -> None:
-        self._load, self._engine = load, None
+        self._engine = OnDemand(load)
         self._folder = run_folder(folder, run_id)
 
     def generate(self, requests: Sequence[ChatRequest]) -> list[str]:
@@ -31,13 +45,33 @@ class KeptReplies:
         asked = content_id([[r.messages, r.seed, r.schema] for r in requests])
         path = self._folder / f"{asked}.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            return [Fault(k["fault"]) if isinstance(k, dict) else k for k in kept]
         except (FileNotFoundError, ValueError):
             pass
-        self._engine = self._engine or self._load()
-        replies = self._engine.generate(requests)
-        write_json(path, replies)
+        replies = [
+            without_blocked(reply, request.category)
+            for request, reply in zip(requests, self._engine.generate(requests), strict=True)
+        ]
+        write_json(path, [{"fault": r} if isinstance(r, Fault) else r for r in replies])
         return replies
+
+
+def without_blocked(reply: str, category: str | None) -> str:
+    """What of a reply may be stored: its JSON object, hard-blocked texts within ``WITHHELD``.
+
+    Texts are looked at one by one, as in a list each is an answer of its own. A reply without an
+    object is the reason why, as of ``read_object``.
+    """
+    found = find_object(reply)
+    if isinstance(found, Fault):
+        return found
+
+    def shown(text: re.Match[str]) -> str:
+        blocked = hard_block(json.loads(text[0]), category)
+        return json.dumps(WITHHELD) if blocked else text[0]
+
+    return _TEXT.sub(shown, found.text)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
 from pipeline.llm.chat import ChatRequest, Sampling
+from pipeline.llm.replies import Fault
 from pipeline.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ _PASSING = {408, 409, 429}  # what the library retries, beside 5xx
 _CONTEXT = re.compile(
     r"context[ _](length|size|window)|maximum (model )?length|max_model_len", re.IGNORECASE
 )
+# what providers call it when their filter stops a request or its reply
+_FILTERED = {
+    "content_filter", "content_policy_violation", "invalid_prompt", "moderation_blocked",
+    "data_inspection_failed",
+}  # fmt: skip
 _PARAMETERS = {
     "temperature": "llm.temperature", "top_p": "llm.top_p", "seed": "a seed",
     "max_completion_tokens": "llm.max_new_tokens", "max_tokens": "llm.max_new_tokens",
@@ -60,7 +66,8 @@ class OpenAiEngine:
     def generate(self, requests: Sequence[ChatRequest]) -> list[str]:
         """Reply to every request; the first that fails for good cancels the others.
 
-        A reply without text, such as a refusal in a field of its own, is "".
+        A reply without text is ""; one that model or provider refuse in another way than by words,
+        such as by a content filter, is the fault ``refusal``: it concerns that request alone.
         """
         return asyncio.run(self._generate(requests)) if requests else []
 
@@ -91,13 +98,19 @@ class OpenAiEngine:
         try:
             completion = await client.chat.completions.create(**self._body(request))
         except OpenAIError as error:
+            if _is_filtered(error):
+                return Fault("refusal")
             raise self._failure(error, request) from None  # it may hold the prompt
         except (json.JSONDecodeError, UnicodeDecodeError):
             completion = None
         choices = getattr(completion, "choices", None)
         if not isinstance(choices, list):
             raise self._foreign()
-        message = getattr(choices[0], "message", None) if choices else None
+        choice = choices[0] if choices else None
+        message = getattr(choice, "message", None)
+        filtered = str(getattr(choice, "finish_reason", None)) in _FILTERED
+        if filtered or getattr(message, "refusal", None):
+            return Fault("refusal")
         content = getattr(message, "content", None)
         return content if isinstance(content, str) else ""
 
@@ -202,6 +215,16 @@ def _read_key(host: str) -> str:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise InputError(f"{KEY} holds a character that no key has; set it again")
     return key or "none"  # the library wants one, `vllm serve` does not
+
+
+def _is_filtered(error: "OpenAIError") -> bool:
+    """Whether a provider's content filter stopped a request, which says nothing of the others."""
+    body = getattr(error, "body", None)
+    if not isinstance(body, dict):
+        return False
+    metadata = body.get("metadata")  # OpenRouter's 403 has no name, but says what it was flagged as
+    flagged = isinstance(metadata, dict) and bool(metadata.get("reasons"))
+    return flagged or not _FILTERED.isdisjoint(map(str, (body.get("code"), body.get("type"))))
 
 
 def _refused(error: "APIStatusError") -> str:

@@ -29,6 +29,13 @@ class Fault(str):
     """Why a reply does not count: a short name, by which metrics count it."""
 
 
+class Found(NamedTuple):
+    """The JSON object of a reply: its text, and its pairs of key and value."""
+
+    text: str
+    pairs: tuple[tuple[str, object], ...]
+
+
 class Answers(NamedTuple, Generic[Key, Value]):
     """What asking gave: the answers by key, and the count of failed replies by reason."""
 
@@ -39,23 +46,13 @@ class Answers(NamedTuple, Generic[Key, Value]):
 def read_object(reply: str, keys: Collection[str]) -> dict[str, object] | Fault:
     """The one JSON object of a reply, which must have exactly the given keys, or the reason.
 
-    Faults: ``too_long``, ``refusal`` (no object, and words of one), ``no_json``, ``wrong_keys``
-    (also a key twice), ``bad_text`` (half of a surrogate pair, which no file can hold). A thought
-    that a reasoning model writes first is passed over. Objects within become tuples of pairs.
+    Faults: those of ``find_object``, ``wrong_keys`` (also a key twice), ``bad_text`` (half of a
+    surrogate pair, which no file can hold). Objects within become tuples of pairs.
     """
-    if len(reply) > MAX_CHARACTERS:
-        return Fault("too_long")
-    # chat templates may open a thought themselves; one that never ends holds no answer
-    _, ended, rest = reply.rpartition("</think>")
-    reply = rest if ended or "<think>" not in reply else ""
-    reply = reply.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    start, end = reply.find("{"), reply.rfind("}")
-    try:
-        pairs = json.loads(reply[start : end + 1], object_pairs_hook=tuple) if start >= 0 else None
-    except (ValueError, RecursionError):  # ValueError also for numbers of thousands of digits
-        pairs = None
-    if pairs is None:
-        return Fault("refusal" if REFUSAL.search(reply) else "no_json")
+    found = find_object(reply)
+    if isinstance(found, Fault):
+        return found
+    pairs = found.pairs
     if sorted(key for key, _ in pairs) != sorted(keys):
         return Fault("wrong_keys")
     try:
@@ -65,6 +62,28 @@ def read_object(reply: str, keys: Collection[str]) -> dict[str, object] | Fault:
     except RecursionError:
         return Fault("no_json")
     return dict(pairs)
+
+
+def find_object(reply: str) -> Found | Fault:
+    """The one JSON object of a reply, whatever its keys, or the reason why there is none.
+
+    Faults: ``too_long``, ``refusal`` (no object, and words of one), ``no_json``; or what stands in
+    the reply's place. A thought that a reasoning model writes first is passed over.
+    """
+    if isinstance(reply, Fault):
+        return reply
+    if len(reply) > MAX_CHARACTERS:
+        return Fault("too_long")
+    # chat templates may open a thought themselves; one that never ends holds no answer
+    _, ended, rest = reply.rpartition("</think>")
+    reply = rest if ended or "<think>" not in reply else ""
+    reply = reply.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    start, end = reply.find("{"), reply.rfind("}")
+    text = reply[start : end + 1] if start >= 0 else ""
+    try:
+        return Found(text, json.loads(text, object_pairs_hook=tuple))
+    except (ValueError, RecursionError):  # ValueError also for numbers of thousands of digits
+        return Fault("refusal" if REFUSAL.search(reply) else "no_json")
 
 
 def object_schema(**properties: Mapping[str, object]) -> dict[str, object]:

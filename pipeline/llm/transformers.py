@@ -42,7 +42,7 @@ class TransformersEngine:
         self._model = loaded.to(device).eval()
         self._context = getattr(loaded.config, "max_position_embeddings", None)
         self._name, self._sampling, self._batch = model, sampling, batch
-        self._as_text(ChatRequest("a", "b", 0))  # before work starts
+        as_text(self._tokenizer, model, ChatRequest("a", "b", 0))  # before work starts
 
     def generate(self, requests: Sequence[ChatRequest]) -> list[str]:
         """Reply to every request in batches; sampling noise is drawn per request."""
@@ -55,25 +55,12 @@ class TransformersEngine:
                 progress.update(len(replies) - start)
         return replies
 
-    def _as_text(self, request: ChatRequest) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            return self._tokenizer.apply_chat_template(
-                request.messages, tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError as error:
-            raise InputError(
-                f"the chat template of llm.model {self._name!r} refuses a system and a user turn "
-                f"({first_line(error)}); use another model"
-            ) from error
-
     def _generate_batch(self, requests: Sequence[ChatRequest]) -> list[str]:
         from transformers import LogitsProcessorList
 
         inputs = self._tokenizer(
-            [self._as_text(r) for r in requests], return_tensors="pt", padding=True,
-            add_special_tokens=False,
+            [as_text(self._tokenizer, self._name, r) for r in requests], return_tensors="pt",
+            padding=True, add_special_tokens=False,
         ).to(self._model.device)  # fmt: skip
         asked = inputs["input_ids"].shape[1]
         check_context(self._name, asked, self._sampling.max_new_tokens, self._context)
@@ -95,12 +82,30 @@ def check_chat_template(tokenizer: object, model: str) -> None:
         )
 
 
-def check_context(model: str, asked: int, new: int, context: int | None) -> None:
+def as_text(tokenizer: object, model: str, request: ChatRequest) -> str:
+    """A request in the model's own chat template; InputError when that refuses its turns."""
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(
+            request.messages, tokenize=False, add_generation_prompt=True
+        )
+    except TemplateError as error:
+        raise InputError(
+            f"the chat template of llm.model {model!r} refuses a system and a user turn "
+            f"({first_line(error)}); use another model"
+        ) from error
+
+
+def check_context(
+    model: str, asked: int, new: int, context: int | None,
+    remedy: str = "use a model with a longer context",
+) -> None:  # fmt: skip
     """Raise InputError when a request's tokens and those of its reply exceed the context."""
     if context is not None and asked + new > context:
         raise InputError(
             f"llm.model {model!r} has a context of {context} tokens, but a request has {asked} and "
-            f"llm.max_new_tokens is {new}; lower that, or use a model with a longer context"
+            f"llm.max_new_tokens is {new}; lower that, or {remedy}"
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pipeline.errors import InputError, first_line
 from pipeline.llm.chat import ChatRequest, Sampling
-from pipeline.llm.transformers import check_chat_template
+from pipeline.llm.transformers import as_text, check_chat_template, check_context
 
 
 class VllmEngine:
@@ -27,6 +27,7 @@ class VllmEngine:
         _set_environment(reproducible)
         try:
             from vllm import LLM
+            from vllm.exceptions import VLLMError
             from vllm.platforms import current_platform
         except ImportError as error:
             raise InputError(
@@ -44,25 +45,48 @@ class VllmEngine:
                 disable_log_stats=False,  # the hit rate of the prefix cache is among them
                 generation_config="vllm",  # our sampling settings, not those that come with a model
             )  # fmt: skip
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, VLLMError) as error:
             raise InputError(
                 f"vLLM cannot load llm.model {model!r}: {first_line(error)}; what it logged above "
                 "says more"
             ) from error
-        check_chat_template(self._llm.get_tokenizer(), model)
-        self._sampling = sampling
+        self._tokenizer = self._llm.get_tokenizer()
+        check_chat_template(self._tokenizer, model)
+        self._name, self._sampling = model, sampling
 
     def generate(self, requests: Sequence[ChatRequest]) -> list[str]:
-        """Reply to every request, all of them queued at once."""
+        """Reply to every request, all of them queued at once.
+
+        Raises InputError when vLLM refuses a request, or fails.
+        """
+        from vllm.exceptions import VLLMClientError, VLLMServerError
+
         if not requests:
             return []
+        self._check_context(requests)
         try:
             outputs = self._llm.chat(
                 [r.messages for r in requests], [self._params(r) for r in requests]
             )
-        except ValueError as error:  # a request longer than the context, or pictures unseen
+        except (ValueError, VLLMClientError) as error:  # such as pictures that the model cannot see
             raise InputError(f"vLLM refuses a request: {first_line(error)}") from error
+        except (RuntimeError, MemoryError, VLLMServerError) as error:
+            raise InputError(
+                f"vLLM failed while it answered: {first_line(error)}; what it logged above says "
+                "more. If memory ran out, lower llm.vllm.gpu_memory or llm.vllm.max_context. The "
+                "same command goes on from here: finished batches of prompts are kept"
+            ) from error
         return [output.outputs[0].text for output in outputs]
+
+    def _check_context(self, requests: Sequence[ChatRequest]) -> None:
+        """vLLM itself would cut a reply that does not fit; tokens of pictures only it can count."""
+        for text in (as_text(self._tokenizer, self._name, r) for r in requests if not r.images):
+            asked = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            check_context(
+                self._name, len(asked), self._sampling.max_new_tokens,
+                self._llm.llm_engine.model_config.max_model_len,
+                "raise llm.vllm.max_context if the model allows",
+            )  # fmt: skip
 
     @property
     def prefix_hit_rate(self) -> float:

@@ -1,5 +1,6 @@
 """Second looks at a pair: by the language model itself, and by the embeddings of its texts."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,11 +34,13 @@ class SelfCheck:
     category: Category
     base_seed: int  # each request's seed also hashes prompt and attempt
     max_attempts: int  # rounds of asking
+    unread: Counter[str]  # counts replies that are no verdict, by reason
 
     def __call__(self, pairs: Sequence[Pair]) -> list[Fault | None]:
         """``names_person``, ``unsafe_not_confirmed``, ``safe_not_confirmed``, ``not_checked``."""
         texts = sorted({text for pair in pairs for text in pair})
-        verdicts = ask(self.engine, texts, self._request, _read, self.max_attempts).found
+        verdicts, faults = ask(self.engine, texts, self._request, _read, self.max_attempts)
+        self.unread.update(faults)
         return [_fault(verdicts.get(pair.unsafe), verdicts.get(pair.safe)) for pair in pairs]
 
     def _request(self, text: str, attempt: int, _: Fault | None) -> ChatRequest:
@@ -48,10 +51,11 @@ class SelfCheck:
 
 
 def _read(replies: Mapping[str, str]) -> dict[str, tuple[bool, bool] | Fault]:
-    return {text: _read_one(reply) for text, reply in replies.items()}
+    return {text: read_verdict(reply) for text, reply in replies.items()}
 
 
-def _read_one(reply: str) -> tuple[bool, bool] | Fault:
+def read_verdict(reply: str) -> tuple[bool, bool] | Fault:
+    """Whether a reply says that the category is shown, and a person named; or why it does not."""
     fields = read_object(reply, ("shows", "real_person"))
     if isinstance(fields, Fault):
         return fields

@@ -48,7 +48,7 @@ def read_concepts(path: Path, categories: Sequence[str]) -> dict[str, list[Told]
     """Concepts by category of a CSV with columns ``concept,category`` and perhaps ``split``.
 
     Raises InputError for a file that cannot be read or lacks a column, and by line, never by text,
-    for a concept that is blocked, unusable, or there twice.
+    for a category that is none of them, and a concept that is blocked, unusable, or there twice.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
@@ -63,7 +63,8 @@ def read_concepts(path: Path, categories: Sequence[str]) -> dict[str, list[Told]
         where = f"concepts.file: {path} line {number}"
         concept, category = (row["concept"] or "").strip(), (row["category"] or "").strip()
         if category not in found:
-            continue  # the file may serve several profiles
+            raise InputError(f"{where}: the category is none of {', '.join(categories)}; "
+                             "correct it, or remove the line")  # fmt: skip
         if fault := find_fault(concept, category):
             raise InputError(f"{where}: the concept cannot be used ({fault}); remove it")
         if stems(concept) in seen:
@@ -85,7 +86,8 @@ def complete_categories(
     ``exclusive`` every category is told those of the others too, which its prompts must not name.
 
     Returns:
-        The categories, and by category how many concepts each split has, and drops by reason.
+        The categories, and by category how many concepts each split has, and drops by reason;
+        where the model was asked, also how many were ``wanted`` of it.
 
     Raises:
         InputError: for a file without a category's concepts, a concept that two files claim, a
@@ -94,20 +96,21 @@ def complete_categories(
     listed = _claim_listed(categories, told)
     complete, metrics = {}, {}
     for name, category in categories.items():
-        concepts, drops = dict(category.concepts), Counter()
+        concepts, drops, wanted = dict(category.concepts), Counter(), {}
         if not concepts:
             rows = list(told.get(name, ()))
             if told and not rows:
                 raise InputError(f"concepts.file has no concept of category {name!r}")
             if not rows:
                 proposed, drops = propose(category, engine, proposing, listed, base_seed)
-                rows = [Told(concept, "") for concept in proposed]
+                rows, wanted = [Told(c, "") for c in proposed], {"wanted": proposing.count}
             concepts = {
                 r.concept: r.split or split_of(r.concept, shares, base_seed) for r in rows
             }  # fmt: skip
         complete[name] = _with_concepts(category, concepts)
         sizes = Counter(concepts.values())
-        metrics[name] = {"concepts": len(concepts), **sizes, "drops": dict(sorted(drops.items()))}
+        metrics[name] = {"concepts": len(concepts), **wanted, **sizes,
+                         "drops": dict(sorted(drops.items()))}  # fmt: skip
     if exclusive:
         complete = {name: _with_others(category, complete) for name, category in complete.items()}
     return complete, metrics

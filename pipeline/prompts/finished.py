@@ -15,6 +15,7 @@ class Batch:
 
     pairs: list[PromptPair]
     faults: dict[str, int]
+    unread: dict[str, int]  # of checks, as of ``Review``
 
 
 class Finished:
@@ -34,7 +35,8 @@ class Finished:
         """A batch kept earlier, or None; a damaged file counts as none."""
         try:
             told = json.loads(self._path(number).read_text(encoding="utf-8"))
-            return Batch([PromptPair(**row) for row in told["pairs"]], told["faults"])
+            rows = [PromptPair(**row) for row in told["pairs"]]
+            return Batch(rows, told["faults"], told["unread"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 

@@ -44,7 +44,8 @@ def read_pairs(path: Path) -> tuple[list[Imported], Counter[str]]:
 
     A CSV or Parquet with ``prompt_unsafe, prompt_safe, category`` and perhaps ``concept``; or the
     CSV of CoProV2, ``prompt, image, category`` with images ``u_<pair>`` and ``s_<pair>``, where a
-    side without its other is counted as ``one_sided``. Categories are put into our names.
+    side without its other is counted as ``one_sided``. Categories are put into our names; a row
+    without one is counted as ``no_category``.
 
     Raises InputError for a file that cannot be read, or has none of these sets of columns.
     """
@@ -53,7 +54,9 @@ def read_pairs(path: Path) -> tuple[list[Imported], Counter[str]]:
     for needed, read in ((PAIRED, _read_paired), (COPROV2, _join_sides)):
         if needed <= columns:
             names = sorted(columns & (needed | {"concept"}))
-            return read(read_cells(where, Path(path), dict(zip(names, names, strict=True))))
+            pairs, drops = read(read_cells(where, Path(path), dict(zip(names, names, strict=True))))
+            kept = [pair for pair in pairs if pair.categories]
+            return kept, +(drops + Counter(no_category=len(pairs) - len(kept)))
     raise InputError(
         f"{where} needs the columns {', '.join(sorted(PAIRED))} or, as CoProV2, "
         f"{', '.join(sorted(COPROV2))}; it has {len(columns)} columns"

@@ -1,5 +1,6 @@
 """What writing prompts will cost, reckoned before anything is loaded: ``--plan`` of the stage."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.artifacts import category_file
@@ -41,17 +42,19 @@ def reckon(category: Category, concepts: int, asking: Asking) -> Plan:
                 replies * PAIR_TOKENS + checks * CHECK_TOKENS)  # fmt: skip
 
 
-def known_concepts(category: Category, concepts: Concepts, base_seed: int) -> int | None:
+def known_concepts(
+    category: Category, categories: Sequence[str], concepts: Concepts, base_seed: int
+) -> int | None:
     """How many concepts to train on a category has, its own or those of ``concepts.file``.
 
-    None where the model is to propose them. Raises InputError as ``read_concepts``, and for a file
-    that has none of the category.
+    None where the model is to propose them. ``categories`` are the names of all. Raises InputError
+    as ``read_concepts``, and for a file that has none of the category.
     """
     if category.concepts:
         return len(category.train_concepts)
     if concepts.file is None:
         return None
-    told = read_concepts(concepts.file, [category.name])[category.name]
+    told = read_concepts(concepts.file, categories)[category.name]
     if not told:
         raise InputError(f"concepts.file has no concept of category {category.name!r}")
     splits = [t.split or split_of(t.concept, concepts.shares, base_seed) for t in told]
@@ -63,7 +66,7 @@ def print_plan(category: str) -> None:
     params = load_params()
     own = load_category(category_file(params.taxonomy.folder, category))
     c, p = params.concepts, params.prompts
-    known = known_concepts(own, c, params.seed)
+    known = known_concepts(own, params.taxonomy.categories, c, params.seed)
     if known is None:
         print(f"{category}: {c.count} concepts are proposed first, in about "
               f"{-(-c.count // c.per_reply)} requests or more")  # fmt: skip

@@ -1,5 +1,6 @@
 """Asks the language model for concepts of a category, and says which of them can be used."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pipeline.prompts.words import normalise, stems
 from pipeline.seeds import content_id, seed_for
 from pipeline.taxonomy import Category
 
+log = logging.getLogger(__name__)
 SYSTEM = (
     "You help a safety team to list what a text-to-image model must not draw. "
     "You answer with JSON only."
@@ -93,6 +95,11 @@ def propose(
             for concept in names:
                 if len(found) < proposing.count and listed.take(concept, category):
                     found.append(concept)
+    if len(found) < proposing.count:
+        log.warning(
+            "category %s: the LLM proposed %d concepts of the %d wanted in %d rounds",
+            category.name, len(found), proposing.count, proposing.max_attempts,
+        )  # fmt: skip
     return found, listed.drops - before
 
 
@@ -113,4 +120,4 @@ def _request(category: Category, known: Sequence[str], count: int, seed: int) ->
     told = KNOWN.format(concepts=", ".join(shown)) if shown else ""
     user = USER.format(category=category.name, definition=category.definition, count=count,
                        words=MAX_WORDS, known=told)  # fmt: skip
-    return ChatRequest(SYSTEM, user, seed, SCHEMA)
+    return ChatRequest(SYSTEM, user, seed, SCHEMA, category=category.name)

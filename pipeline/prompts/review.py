@@ -1,5 +1,6 @@
 """Which pairs of a batch are kept: every rule, the cheap ones first, whoever wrote the pairs."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
@@ -22,21 +23,23 @@ class Review:
         benchmarks: prompts that no pair may hold.
         near: as of ``Repeats``, between the unsafe prompts of kept pairs.
         checks: further rules, for pairs without fault so far.
+        unread: where the checks count replies of a model that are no verdict, by reason.
     """
 
     def __init__(
         self, category: Category, limits: PairLimits, benchmarks: Repeats, near: float | None,
-        checks: Sequence[Check] = (),
+        checks: Sequence[Check] = (), unread: Counter[str] | None = None,
     ) -> None:  # fmt: skip
         self.category, self.limits = category, limits
         self._known, self._foreign = Phrases(category.all_concepts), Phrases(category.others)
         self._held_out = Phrases(category.held_out_concepts)
         self._benchmarks, self._kept, self._checks = benchmarks, Repeats(near), checks
+        self.unread = Counter() if unread is None else unread
 
     def find_fault(self, pair: Pair, concept: str) -> Fault | None:
         """Why a pair alone is not acceptable; see ``pipeline.prompts.validate``."""
-        return find_fault(pair, concept, self.category.name, self.limits, self._known,
-                          self._held_out, self._foreign)  # fmt: skip
+        return find_fault(pair, concept, self.category.name, self.limits, known=self._known,
+                          held_out=self._held_out, foreign=self._foreign)  # fmt: skip
 
     def remember(self, pair: Pair) -> None:
         """Count a pair as kept, as one of an earlier run."""

@@ -1,10 +1,12 @@
 """One category's pairs from start to end: the rules put together, the source asked."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.llm.chat import Engine
+from pipeline.llm.engines import OnDemand
 from pipeline.prompts.check import Alike, Band, SelfCheck
 from pipeline.prompts.finished import Finished
 from pipeline.prompts.imports import import_prompts
@@ -51,25 +53,31 @@ def make_prompts(
     """Take a category's pairs from ``source``, or have a model write them where that is None.
 
     Args:
-        load: the language model, after all else; pairs of a file need it for the self-check only.
+        load: the language model, when it is first asked: not for finished batches; for pairs of a
+            file by the self-check only.
         benchmarks: prompts that no pair may hold.
         folder: where an unfinished run is kept.
         provenance: ``engine``, ``model`` and ``revision`` of the rows, and ``sampling``.
 
-    Returns and raises as ``import_prompts`` and ``synthesize_prompts``.
+    Returns and raises as ``import_prompts`` and ``synthesize_prompts``; with a self-check,
+    ``unread_verdicts`` of the second value counts its replies that were none, by reason.
     """
     checks: list[Check] = [Alike(rules.band)] if rules.band is not None else []
     leaks = Repeats(rules.near_duplicate, benchmarks)
-    engine = load() if source is None or asking.self_check else None
+    engine, unread = OnDemand(load), Counter()
     if asking.self_check:
-        checks.append(SelfCheck(engine, category, base_seed, CHECK_ATTEMPTS))
-    review = Review(category, rules.limits, leaks, rules.near_duplicate, checks)
+        checks.append(SelfCheck(engine, category, base_seed, CHECK_ATTEMPTS, unread))
+    review = Review(category, rules.limits, leaks, rules.near_duplicate, checks, unread)
     if source is not None:
-        return import_prompts(source, review, file_id(source))
-    run_id = content_id(
-        category.model_dump(), asdict(asking), asking.template_version, asdict(rules),
-        sorted(benchmarks), base_seed, provenance,
-    )  # fmt: skip
-    columns = {key: provenance[key] for key in ("engine", "model", "revision")}
-    return synthesize_prompts(engine, asking, review, Finished(folder, run_id),
-                              base_seed=base_seed, provenance=columns)  # fmt: skip
+        pairs, metrics = import_prompts(source, review, file_id(source))
+    else:
+        run_id = content_id(
+            category.model_dump(), asdict(asking), asking.template_version, asdict(rules),
+            sorted(benchmarks), base_seed, provenance,
+        )  # fmt: skip
+        columns = {key: provenance[key] for key in ("engine", "model", "revision")}
+        pairs, metrics = synthesize_prompts(engine, asking, review, Finished(folder, run_id),
+                                            base_seed=base_seed, provenance=columns)  # fmt: skip
+    if asking.self_check:
+        metrics["unread_verdicts"] = dict(sorted(unread.items()))
+    return pairs, metrics

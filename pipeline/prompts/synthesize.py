@@ -77,6 +77,7 @@ def synthesize_prompts(
             else:
                 for row in done.pairs:
                     review.remember(Pair(row.prompt_unsafe, row.prompt_safe))
+                review.unread.update(done.unread)
             pairs += done.pairs
             faults.update(done.faults)
             progress.update(len(batch))
@@ -101,6 +102,7 @@ def _ask_batch(
     provenance: Mapping[str, str],
 ) -> Batch:  # fmt: skip
     category, seeds = review.category, {}  # seeds: of each slot's last request
+    unread = review.unread.copy()
 
     def request(slot: Slot, attempt: int, fault: Fault | None) -> ChatRequest:
         seeds[slot] = seed_for(base_seed, category.name, *slot, attempt)
@@ -117,7 +119,7 @@ def _ask_batch(
         make_row(category.name, slot[0], found[slot], seeds[slot], told)
         for slot in slots if slot in found
     ]  # fmt: skip
-    return Batch(rows, dict(faults))
+    return Batch(rows, dict(faults), dict(review.unread - unread))
 
 
 def make_row(

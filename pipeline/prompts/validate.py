@@ -62,7 +62,7 @@ def tidy_pair(unsafe: str, safe: str) -> Pair:
 
 
 def find_fault(
-    pair: Pair, concept: str, category: str, limits: PairLimits, known: Phrases,
+    pair: Pair, concept: str, category: str, limits: PairLimits, *, known: Phrases,
     held_out: Phrases | None = None, foreign: Phrases | None = None,
 ) -> Fault | None:  # fmt: skip
     """Why a pair is not acceptable, or None when it is.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jinja2
 
+from pipeline.artifacts import STUDIES_REPORT
 from pipeline.evaluate.measures import measures_of
 from pipeline.report.charts import make_charts
 from pipeline.report.comparisons import comparison_rows
@@ -20,6 +21,9 @@ from pipeline.report.findings import changes, findings, worst_category
 from pipeline.report.grid import data_uri, grid_categories, image_grid
 from pipeline.report.markdown import summary_page
 from pipeline.report.personal import personal_section
+from pipeline.report.provenance import seconds_in_all
+from pipeline.report.scaling import data_table, merge_table
+from pipeline.report.side_effects import side_effects
 from pipeline.report.tables import (
     benchmark_tables,
     category_tables,
@@ -60,6 +64,11 @@ def render_page(data: ReportData) -> str:
         measures=measures_of(data.evaluations.values()), personal=personal_section(data),
         comparisons={reference: comparison_rows(reference, tests, data.benchmarks)
                      for reference, tests in data.comparisons.items()},
+        side_effects=side_effects(data), studies_page=STUDIES_REPORT,
+        curves={title: table(rows) for title, table, rows in (
+            ("Experts trained on fewer pairs", data_table, data.data_curve),
+            ("Merges of fewer experts", merge_table, data.merge_curve)) if rows},
+        seconds_in_all=seconds_in_all(data.times),
         reasons=sorted({reason for m in data.pairs.values() for reason in m["drops"]}),
         expert_map=data_uri("image/svg+xml", data.expert_map.read_bytes()),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pipeline.evaluate.measures import show, show_interval, split, title
 from pipeline.report.data import Estimate, ReportData
 from pipeline.report.front import COLOURS, PARAMS, front_charts, model_label
+from pipeline.report.scaling import scaling_charts
 from pipeline.report.training import training_charts
 
 DROPS = ("#d55e00", "#d29000", "#b65a94", "#8089a0", "#8a7a1e", "#3a9bd9")
@@ -30,6 +31,7 @@ def make_charts(data: ReportData) -> dict[str, Chart]:
         "categories": Chart("By category", category_charts(data), "Benchmark"),
         "experts": Chart("Experts by category", matrix_chart(
             data.expert_matrix, "IP by expert and category", "expert"), ""),
+        "scaling": Chart("With fewer pairs, concepts and experts", scaling_charts(data), "Count"),
         "control": Chart("Control by category", matrix_chart(
             _control_matrix(data), "IP by banned category and category of the prompt",
             "banned"), ""),

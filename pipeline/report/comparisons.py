@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 
-from pipeline.evaluate.measures import is_judged, measure, show_difference, show_size, title
+from pipeline.evaluate.measures import (
+    is_judged,
+    measure,
+    show_difference,
+    show_size,
+    split,
+    title,
+)
 from pipeline.report.data import BASE, Comparison, Comparisons
 
 UNDECIDED = "not told apart"
@@ -68,6 +75,19 @@ def marks(
     return against_base, "" if shipped == BASE else against_shipped
 
 
+def is_untested(
+    comparisons: Comparisons, model: str, benchmark: str, metric: str, kind: str
+) -> bool:
+    """Whether no test says how a number compares with base's, although one is expected.
+
+    That is of what stands for a kind of benchmark. All else, and whatever is by category or by
+    another rule, is nowhere tested against base: there a mark would tell nothing.
+    """
+    expected = kind in measure(metric).headline and not any(split(metric)[1:])
+    tests = comparisons.get(BASE, {}).get(model, {})
+    return model != BASE and expected and f"{benchmark}/{metric}" not in tests
+
+
 def show_change(metric: str, reference: str, comparison: Comparison) -> str:
     """A difference with its interval and p."""
     if is_distance(metric, reference):
@@ -101,7 +121,7 @@ def comparison_rows(
                 "difference": "" if is_distance(metric, reference)
                 else show_difference(metric, c["difference"]),
                 "interval": show_bounds(metric, c), "p": p_value(c["p"]),
-                "detectable": show_detectable(metric, c), 
+                "detectable": show_detectable(metric, c),
                 "verdict": show_verdict(c, metric, kinds.get(benchmark, "")),
             })  # fmt: skip
     return rows

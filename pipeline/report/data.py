@@ -1,7 +1,7 @@
 """What a report is made of: everything that its stage has read, as plain values."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import InputError
@@ -65,8 +65,12 @@ class ReportData:
         blocked: ids of the hard-blocked among all judged images; ``images`` has none of them.
         rows: prompts of each benchmark that the page shows images of.
         provenance: label to value, in order.
+        side_effects: ``metrics/side_effects.json``: model to word of benign prompts to how their
+            CLIPScore compares with base's; ``changed`` is whether it differs beyond chance.
+        times: stage to the seconds of its instances' last runs, where they were recorded.
         expert_matrix: expert to category to the estimate of its IP, where it was measured.
         dials: model to the rows of its strength dial, where they were measured.
+        data_curve, merge_curve: rows of the scaling curves as stored, where they were measured.
         personal: what people of different boundaries are shown, where there is a user adapter.
     """
 
@@ -84,8 +88,12 @@ class ReportData:
     blocked: Collection[str]
     rows: int
     provenance: Mapping[str, str]
+    side_effects: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
+    times: Mapping[str, Sequence[float]] = field(default_factory=dict)
     expert_matrix: Mapping[str, Mapping[str, Estimate]] | None = None
     dials: Mapping[str, Sequence[Mapping[str, float]]] | None = None
+    data_curve: Sequence[Mapping[str, str]] = ()
+    merge_curve: Sequence[Mapping[str, str]] = ()
     personal: Personal | None = None
 
     def __post_init__(self):

@@ -13,6 +13,7 @@ from pipeline.evaluate.measures import (
     split,
     title,
 )
+from pipeline.records import BENIGN
 from pipeline.report.comparisons import (
     UNDECIDED,
     show_change,
@@ -21,6 +22,7 @@ from pipeline.report.comparisons import (
     verdict,
 )
 from pipeline.report.data import BASE, Comparison, ReportData
+from pipeline.report.side_effects import what_words_changed
 from pipeline.report.tables import note_on_base
 
 WORDS = {"better": "better than base", "worse": "worse than base", "": UNDECIDED}
@@ -80,7 +82,8 @@ def changes(data: ReportData) -> dict[str, list[str]]:
     """What the shipped model changed against base, beyond chance or not: "better", "worse", "".
 
     With what is not told apart, "", stands the difference that would have shown, where that is
-    known. Quality on unsafe prompts is left out, which is meant to change.
+    known. Quality on unsafe prompts is left out, which is meant to change. Last come the words of
+    benign prompts that are drawn otherwise.
     """
     groups: dict[str, list[str]] = {"better": [], "worse": [], "": []}
     tests = data.comparisons.get(BASE, {}).get(data.shipped, {})
@@ -93,6 +96,8 @@ def changes(data: ReportData) -> dict[str, list[str]]:
             detail = show_change(metric, BASE, test) if outcome else show_detectable(metric, test)
             name = title(metric, benchmark)
             groups[outcome].append(f"{name} ({detail})" if detail else name)
+    for outcome in ("better", "worse"):
+        groups[outcome] += filter(None, [what_words_changed(data, outcome)])
     return groups
 
 
@@ -100,7 +105,7 @@ def worst_category(data: ReportData) -> str:
     """The category in which the shipped model draws most of what it should not, "" without any."""
     found = [
         (e["value"], e["high"], benchmark, name)
-        for benchmark in data.benchmarks if data.benchmarks[benchmark] != "benign"
+        for benchmark in data.benchmarks if data.benchmarks[benchmark] != BENIGN
         for name, e in data.evaluations[data.shipped].get(benchmark, {}).items()
         if split(name)[1] and is_judged(name, data.benchmarks[benchmark])
     ]  # fmt: skip

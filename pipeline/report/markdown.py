@@ -1,4 +1,4 @@
-"""The results as Markdown: headline table, strength dials, fronts, and the report in short."""
+"""The results as Markdown: headline table, side effects, and the report in short."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,13 +6,14 @@ from pipeline.evaluate.measures import (
     benchmark_title,
     headline,
     in_order,
+    measure,
     show,
     show_interval,
     split,
     title,
 )
-from pipeline.report.comparisons import marks
-from pipeline.report.data import BASE, Comparisons, Metrics, ReportData
+from pipeline.report.comparisons import is_untested, marks
+from pipeline.report.data import BASE, Comparison, Comparisons, Metrics, ReportData
 from pipeline.report.findings import changes, worst_category
 from pipeline.report.personal_findings import personal_findings
 from pipeline.report.personal_tables import (
@@ -21,21 +22,29 @@ from pipeline.report.personal_tables import (
     personal_measure,
     value_and_interval,
 )
+from pipeline.report.provenance import seconds_in_all
+from pipeline.report.side_effects import METRIC, changed_words, count_words, show_word
 from pipeline.report.tables import note_on_base
 
-LEGEND = ("Values with 95 % intervals. **Bold**: better than base; ✗: worse; neither: not told "
-          "apart (paired tests on the same seeds, Holm-corrected, p < 0.05), which is not the same "
-          "as equal. ≠: differs from the model that ships.")  # fmt: skip
+LEGEND = ("Values with 95 % intervals. **Bold**: better than base; ✗: worse; †: not tested against "
+          "base; none of these: not told apart (paired tests on the same seeds, Holm-corrected, "
+          "p < 0.05), which is not the same as equal. ≠: differs from the model that ships."
+          )  # fmt: skip
+WORDS_LEGEND = (f"{measure(METRIC).title} minus base's, over the benign prompts that have a word, "
+                "of all benign benchmarks together; with 95 % intervals. Listed: p < 0.05 (paired "
+                "tests, Holm-corrected over the words of a model). Words of few prompts are not "
+                "tested; those of the same prompts change together.")  # fmt: skip
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the cells are Markdown already."""
     head, *body = ("| " + " | ".join(line) + " |" for line in (header, *rows))
     return "\n".join([head, "|" + "---|" * len(header), *body])
 
 
 def summary_table(
-    evaluations: Mapping[str, Metrics], benchmarks: Mapping[str, str],
-    comparisons: Comparisons | None = None, shipped: str = "",
+    evaluations: Mapping[str, Metrics], benchmarks: Mapping[str, str], comparisons: Comparisons,
+    shipped: str,
 ) -> str:  # fmt: skip
     """Models by headline metrics, each value with its 95 % interval and marks, as Markdown.
 
@@ -44,13 +53,12 @@ def summary_table(
     columns = headline(benchmarks, evaluations.values())
     rows = [
         [f"`{model}`"] + [
-            _marked(model, benchmark, metric, results, benchmarks[benchmark], comparisons or {},
-                    shipped)
+            _marked(model, benchmark, metric, results, benchmarks[benchmark], comparisons, shipped)
             for benchmark, metric in columns
         ]
         for model, results in evaluations.items()
     ]  # fmt: skip
-    return _markdown(["model", *(title(m, b) for b, m in columns)], rows)
+    return as_markdown(["model", *(title(m, b) for b, m in columns)], rows)
 
 
 PEOPLE = ("banned_ip", "allowed_preservation", "benign_clip_ratio/benign",
@@ -71,7 +79,7 @@ def people_table(methods: Mapping[str, Metrics], users: str) -> str:
 
     rows = [[f"`{method}`", *(cell(m, some.get(m)) for m in metrics)]
             for method, some in found.items()]  # fmt: skip
-    return _markdown(["method", *map(_people_title, metrics)], rows)
+    return as_markdown(["method", *map(_people_title, metrics)], rows)
 
 
 def _people_title(metric: str) -> str:
@@ -89,10 +97,11 @@ def _marked(
         return "–"
     value = show(metric, estimate["value"])
     verdict, differs = marks(comparisons, model, benchmark, metric, kind, shipped)
+    untested = is_untested(comparisons, model, benchmark, metric, kind)
     bold = {"better": f"**{value}**", "worse": f"✗ {value}"}.get(verdict, value)
     note = note_on_base(metric, estimate) if model == BASE else ""
     inside = ", ".join(filter(None, (show_interval(metric, estimate), note)))
-    return f"{bold}{differs and ' ≠'} ({inside})"
+    return f"{bold}{' †' * untested}{differs and ' ≠'} ({inside})"
 
 
 def summary_page(data: ReportData) -> str:
@@ -104,12 +113,13 @@ def summary_page(data: ReportData) -> str:
         for kind, table in _category_tables(data, benchmark).items()
     ]
     made = "; ".join(f"{label}: {value}" for label, value in data.provenance.items())
+    took = f"; stages, last runs: {seconds_in_all(data.times)}" if data.times else ""
     return "\n\n".join([
         f"## Safety alignment: `{data.shipped}` ships",
         summary_table(evaluations, data.benchmarks, data.comparisons, data.shipped),
         f"{LEGEND} IP by rule `{data.rule}`.",
-        "### What changed against base", *_changes(data), *tables, *_personal(data),
-        f"Provenance: {made or 'unknown'}",
+        "### What changed against base", *_changes(data), *_side_effects(data), *tables,
+        *_personal(data), f"Provenance: {made or 'unknown'}{took}",
     ]) + "\n"  # fmt: skip
 
 
@@ -128,6 +138,26 @@ def _changes(data: ReportData) -> list[str]:
     return ["\n".join(lines)]
 
 
+def _side_effects(data: ReportData) -> list[str]:
+    """Which benign words every model draws otherwise, nothing where that was not measured."""
+    found = {m: data.side_effects[m] for m in data.models() if m in data.side_effects}
+    if not found:
+        return []
+    return ["### Side effects on benign words", side_effects_table(found), WORDS_LEGEND]
+
+
+def side_effects_table(found: Mapping[str, Mapping[str, Comparison]]) -> str:
+    """Models by the words of benign prompts that they draw otherwise than base, as Markdown.
+
+    ``found`` is ``metrics/side_effects.json``; see ``WORDS_LEGEND``.
+    """
+    return as_markdown(["model", "words changed", "which, the most changed first"], [
+        [f"`{model}`", count_words(words),
+         "; ".join(show_word(*pair) for pair in changed_words(words).items()) or "–"]
+        for model, words in found.items()
+    ])  # fmt: skip
+
+
 def _category_tables(data: ReportData, benchmark: str) -> dict[str, str]:
     models = [data.evaluations[m].get(benchmark, {}) for m in (BASE, data.shipped)]
     by_kind: dict[str, list[str]] = {}
@@ -140,7 +170,7 @@ def _category_tables(data: ReportData, benchmark: str) -> dict[str, str]:
         return [split(name)[1], *shown, str(models[1][name]["n"])]
 
     header = ["category", "`base`", f"`{data.shipped}`", "n"]
-    return {kind: _markdown(header, [cells(n) for n in names]) for kind, names in by_kind.items()}
+    return {kind: as_markdown(header, [cells(n) for n in names]) for kind, names in by_kind.items()}
 
 
 def _personal(data: ReportData) -> list[str]:
@@ -155,72 +185,4 @@ def _personal(data: ReportData) -> list[str]:
         for method, cells in table.rows.items()
     ]
     said = "\n".join(f"- {sentence}" for sentence in personal_findings(data))
-    return ["### Personal boundaries, unseen users", said, _markdown(header, rows)]
-
-
-def fronts_table(report: dict[str, dict]) -> str:
-    """Models at their operating points (``pipeline.studies.fronts``), best first, as Markdown.
-
-    Of every benign metric the value, and in brackets the p of the paired test against base.
-    """
-    metrics = [k for k in next(iter(report.values())) if "/" in k and not k.endswith("_p")]
-    ranked = sorted(report, key=lambda m: (report[m]["ip"]["value"], m))
-    rows = []
-    for model in ranked:
-        r, ip = report[model], report[model]["ip"]
-        scale = f"{r['scale']:g}{', the last' if r['at_grid_end'] else ''}"
-        p = r["p_against_best"]
-        against = "" if model == ranked[0] else f"{p:.2g}" if p else "< 1e-05"  # five digits kept
-        rows.append([
-            f"`{model}`", scale, f"{show('ip', ip['value'])} ({show_interval('ip', ip)})", against,
-            *(f"{r[m]:.4g} ({r[f'{m}_p']:.2g})" if f"{m}_p" in r else f"{r[m]:.4g}"
-              for m in metrics),
-        ])  # fmt: skip
-    return _markdown(["model", "scale", "IP", "p against the first", *metrics], rows)
-
-
-def dial_table(rows: Sequence[Mapping[str, float]], benchmarks: Mapping[str, str]) -> str:
-    """A LoRA's headline metrics against its scale, as Markdown; rows of ``studies.dial``."""
-    known: dict[str, dict[str, float]] = {name: {} for name in benchmarks}
-    for column in rows[0]:
-        benchmark, _, metric = column.partition("/")
-        if benchmark in known:
-            known[benchmark][metric] = 0.0
-    columns = headline(benchmarks, [known])
-    return _markdown(
-        ["scale", *(title(m, b) for b, m in columns)],
-        [[f"{row['scale']:g}", *(show(m, row[f"{b}/{m}"]) for b, m in columns)] for row in rows],
-    )
-
-
-def alone_table(found: Mapping[str, Metrics], unsafe: str, benign: Sequence[str]) -> str:
-    """IP of every category, by expert alone, and what each costs, as Markdown."""
-    costs = [
-        (b, m) for b in benign for m in ("drawn", "cmmd") if m in next(iter(found.values()))[b]
-    ]
-    return _markdown(
-        ["expert", *found, *(title(m, b) for b, m in costs)],
-        [[expert, *(show("ip", metrics[unsafe][f"ip/{c}"]["value"]) for c in found),
-          *(show(m, metrics[b][m]["value"]) for b, m in costs)]
-         for expert, metrics in found.items()],
-    )  # fmt: skip
-
-
-def curve_tables(data: Sequence[Mapping[str, str]], merges: Sequence[Mapping[str, str]]) -> str:
-    """The scaling curves, rows of ``studies.scaling`` as stored, as two Markdown tables."""
-
-    def rate(row: Mapping[str, str]) -> str:
-        shown = {k: float(row[k]) for k in ("low", "high")}
-        return f"{show('ip', float(row['ip']))} ({show_interval('ip', shown)})"
-
-    experts = [[row["experts"], rate(row), row["others"] and show("ip", float(row["others"])),
-                *(show(name.partition("/")[2], float(row[name])) for name in row if "/" in name)]
-               for row in merges]  # fmt: skip
-    costs = [name for name in merges[0] if "/" in name]
-    return "\n\n".join([
-        _markdown(["pairs of", "pairs an expert", "IP on its category"],
-                  [[f"{row['size']} of its concepts" if row["by"] == "concepts" else "all concepts",
-                    f"{float(row['pairs']):.0f}", rate(row)] for row in data]),
-        _markdown(["experts merged", "IP, their categories", "IP, the others",
-                   *(title(m, b) for b, _, m in (name.partition("/") for name in costs))], experts),
-    ])  # fmt: skip
+    return ["### Personal boundaries, unseen users", said, as_markdown(header, rows)]

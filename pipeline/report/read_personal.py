@@ -6,7 +6,7 @@ from pipeline import artifacts
 from pipeline.evaluate.judged import blocked_images, verdicts_by_image
 from pipeline.report.data import BASE, PSA, Personal, ReportData
 from pipeline.report.personal_grid import choose_columns
-from pipeline.report.read import read_images
+from pipeline.report.read_images import read_images
 from pipeline.storage import read_json
 
 

@@ -1,18 +1,19 @@
 """The results as Markdown tables: ``python -m pipeline.report.summary``.
 
-With an option those of `dvc repro studies/dvc.yaml`.
+With another option than --side-effects those of `dvc repro studies/dvc.yaml`.
 """
 
 import argparse
 
 from pipeline.artifacts import (
+    COMPARISONS,
     DATA_CURVE,
     FORMS,
     FRONTS,
     MERGE_CURVE,
     PSA_METHODS,
     PSA_METRICS,
-    SUMMARY,
+    SIDE_EFFECTS,
     alone_metrics,
     benchmark_spec,
     dial_curve,
@@ -24,13 +25,12 @@ from pipeline.records import BENIGN
 from pipeline.report.data import PSA
 from pipeline.report.markdown import (
     LEGEND,
-    alone_table,
-    curve_tables,
-    dial_table,
-    fronts_table,
+    WORDS_LEGEND,
     people_table,
+    side_effects_table,
     summary_table,
 )
+from pipeline.report.markdown_studies import alone_table, curve_tables, dial_table, fronts_table
 from pipeline.report.personal_tables import UNSEEN
 from pipeline.storage import read_csv, read_json, read_table
 
@@ -46,8 +46,12 @@ def main() -> None:
                        help="IP against the number of pairs, concepts and experts")  # fmt: skip
     which.add_argument("--psa", action="store_true",
                        help="what unseen users are shown, by every method")  # fmt: skip
+    which.add_argument("--side-effects", action="store_true",
+                       help="which benign words every model draws otherwise")  # fmt: skip
     args = parser.parse_args()
-    if args.fronts:
+    if args.side_effects:
+        print(side_effects_table(read_json(SIDE_EFFECTS)), WORDS_LEGEND, sep="\n\n")
+    elif args.fronts:
         print(fronts_table(read_json(FRONTS)))
     elif args.scaling:
         print(curve_tables(read_table(DATA_CURVE), read_table(MERGE_CURVE)))
@@ -71,7 +75,7 @@ def _print_measured(dial: str | None, alone: bool) -> None:
         print(alone_table(found, next(n for n in names if n not in benign), benign))
     else:
         evaluations = {v: read_json(evaluation(v)) for v in params.variants}
-        tests = read_json(SUMMARY)
+        tests = read_json(COMPARISONS)
         table = summary_table(evaluations, kinds, tests["against"], tests["shipped"])
         print(table, LEGEND, sep="\n\n")
 

@@ -13,7 +13,7 @@ from pipeline.evaluate.measures import (
     split,
     title,
 )
-from pipeline.report.comparisons import describe, is_distance, marks
+from pipeline.report.comparisons import describe, is_distance, is_untested, marks
 from pipeline.report.data import BASE, Estimate, ReportData
 
 ARROWS = {"lower": "↓", "higher": "↑"}
@@ -22,7 +22,7 @@ ARROWS = {"lower": "↓", "higher": "↑"}
 @dataclass(frozen=True)
 class Cell:
     """One number. ``verdict`` and ``against_shipped`` are "better", "worse" or "" (not told apart,
-    or not tested)."""
+    or not tested); ``untested`` as ``is_untested`` says."""
 
     text: str
     interval: str
@@ -30,6 +30,7 @@ class Cell:
     verdict: str
     against_shipped: str
     tooltip: str
+    untested: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,13 @@ def make_cell(
     lines = [f"{title(metric, benchmark)}: {show(metric, estimate['value'])} "
              f"({show_interval(metric, estimate)}), n = {estimate['n']}"]  # fmt: skip
     lines += [describe(metric, kind, ref, c) for ref, c in found.items() if c]
+    untested = is_untested(data.comparisons, model, benchmark, metric, kind)
+    lines += [f"against {BASE}: not tested"] * untested
     return Cell(
         show(metric, estimate["value"]), show_interval(metric, estimate),
         note_on_base(metric, estimate) if model == BASE else "",
         *marks(data.comparisons, model, benchmark, metric, kind, data.shipped),
-        "\n".join(lines),
+        "\n".join(lines), untested,
     )  # fmt: skip
 
 

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import InputError
-from pipeline.judges.raw import flat_scores
+from pipeline.judges.raw import flat_scores, hash_texts
 from pipeline.judges.rules import CLIP, INCEPTION
 from pipeline.pixels import open_image
 from pipeline.progress import progress_bar
 from pipeline.records import BenchmarkImage, JudgedImage
 from pipeline.scoring.panel import SCORING_VERSION, Panel
-from pipeline.seeds import content_id
 from pipeline.storage import (
     atomic_path,
     holds_columns,
@@ -70,7 +69,7 @@ def judge_images(images: Sequence[BenchmarkImage], panel: Panel) -> list[JudgedI
 def _labels(image: BenchmarkImage) -> dict[str, object]:
     """What an image's scores are stored under; hashes in place of texts."""
     shared = {f.name for f in fields(JudgedImage)} & {f.name for f in fields(BenchmarkImage)}
-    text_id = content_id(image.prompt, image.contrast)
+    text_id = hash_texts(image.prompt, image.contrast)
     return {name: getattr(image, name) for name in shared} | {"text_id": text_id}
 
 

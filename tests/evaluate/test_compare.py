@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.evaluate.compare import Comparer, summarize
+from pipeline.evaluate.compare import Comparer, compare_all, summarize
 from pipeline.evaluate.judged import Judged
 from pipeline.evaluate.paired import mcnemar
 from tests.evaluate.examples import BASE, judged, row
@@ -70,13 +70,21 @@ def test_images_of_other_prompts_are_not_compared():
         COMPARER.compare(other, BASE)
 
 
+@pytest.mark.parametrize("model, reference", [(BETTER, BASE), (BASE, BETTER), (BETTER, BETTER)])
+def test_an_image_that_base_lacks_is_missed(model, reference):
+    hole = Judged([r for r in BASE.rows if (r.benchmark, r.row, r.redraw) != ("heldout", 2, 0)])
+    comparer = dataclasses.replace(COMPARER, base=hole)
+    with pytest.raises(InputError, match="base lacks 1 images, first heldout row 2"):
+        comparer.compare(model, reference)
+
+
 def test_images_match_their_prompts_whatever_their_order():
     order = np.random.default_rng(0).permutation(len(BETTER.rows))
     shuffled = Judged([BETTER.rows[k] for k in order])
     assert COMPARER.compare(shuffled, BASE) == COMPARER.compare(BETTER, BASE)
 
 
-def test_a_summary_corrects_for_the_number_of_models_and_says_what_is_better():
+def test_comparisons_are_corrected_for_the_number_of_models_and_says_what_is_better():
     base = many([True] * 20, "base")
     models = {
         "base": base,
@@ -84,7 +92,7 @@ def test_a_summary_corrects_for_the_number_of_models_and_says_what_is_better():
         "same": many([True] * 20, "same"),
         "worse": many([True] * 20, "worse", text=29.0),
     }
-    report = summarize(models, Comparer(base, "safetydpo", 200, 0), ["base", "good"])  # fmt: skip
+    report = compare_all(models, Comparer(base, "safetydpo", 200, 0), ["base", "good"])
     against = report["base"]
     assert against["good"]["u/ip"]["p"] == pytest.approx(3 * mcnemar([True] * 20, [False] * 20),
                                                          abs=1e-5)  # fmt: skip
@@ -98,3 +106,18 @@ def test_a_summary_corrects_for_the_number_of_models_and_says_what_is_better():
     assert against["good"]["u/ip"].keys() == {
         "difference", "low", "high", "n", "p", "detectable", "better",
     }  # fmt: skip
+
+
+def test_the_summary_has_the_headline_of_every_model_and_p_where_it_was_tested():
+    def value(number):
+        return {"value": number, "low": 0.0, "high": 1.0, "n": 4}
+
+    evaluations = {
+        "base": {"u": {"ip": value(0.9), "ip/hate": value(1.0), "ip@esd": value(0.2)}},
+        "m": {"u": {"ip": value(0.1), "drift": value(0.4)}, "b": {"clip_score": value(90.0)}},
+    }
+    against = {"m": {"u/ip": {"p": 0.01, "better": True, "n": 4}}}
+    assert summarize(evaluations, {"u": "unsafe", "b": "benign"}, against) == {
+        "base": {"u/ip": {"value": 0.9}},
+        "m": {"u/ip": {"value": 0.1, "p": 0.01, "better": True}, "b/clip_score": {"value": 90.0}},
+    }

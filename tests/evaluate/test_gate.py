@@ -9,8 +9,8 @@ from pipeline.evaluate.gate import evaluation_at, find_regressions, run_gate
 from tests.imports import ROOT
 
 
-def estimate(value, low, high):
-    return {"value": value, "low": low, "high": high, "n": 100}
+def estimate(value, low, high, n=100):
+    return {"value": value, "low": low, "high": high, "n": n}
 
 
 KINDS = {"heldout": "unsafe", "benign": "benign"}
@@ -54,6 +54,16 @@ def test_a_metric_that_is_gone_is_a_regression_and_a_new_one_is_not():
     assert len(find_regressions("m", BEFORE, {}, KINDS)) == 3
 
 
+def test_a_metric_of_fewer_images_is_a_regression_unless_it_depends_on_what_base_drew():
+    fewer = now()
+    fewer["heldout"]["ip"] = estimate(0.05, 0, 1, n=99)
+    [found] = find_regressions("m", BEFORE, fewer, KINDS)
+    assert (found.metric, found.now["n"]) == ("heldout/ip", 99)
+    blocked = {"benign": {"over_block": estimate(0.1, 0, 1, n=54)}}
+    less = {"benign": {"over_block": estimate(0.1, 0, 1, n=50)}}
+    assert find_regressions("m", blocked, less, KINDS) == []
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A git repository with one model's metrics committed."""
@@ -94,5 +104,5 @@ def test_the_command_fails_with_the_regressions_named(repository):
     repository.write_text(json.dumps(now(ip=0.5)))
     failed = gate()
     assert failed.returncode == 1
-    assert failed.stdout == "m heldout/ip: 0.5, was 0.05 (0.02 to 0.11, n = 100)\n"
+    assert failed.stdout == "m heldout/ip: 0.5 of n = 100, was 0.05 (0.02 to 0.11, n = 100)\n"
     assert "1 metrics of m are worse than at HEAD" in failed.stderr

@@ -8,11 +8,14 @@ from pipeline.errors import InputError
 from pipeline.evaluate.judged import (
     Judged,
     blocked_images,
+    check_complete,
     check_judges,
+    load_complete,
     load_judged,
     read_references,
 )
-from pipeline.records import JudgedImage
+from pipeline.judges.raw import hash_texts
+from pipeline.records import BenchmarkPrompt, JudgedImage
 from pipeline.storage import write_rows
 from tests.evaluate.examples import BASE, JUDGES, row
 
@@ -33,6 +36,44 @@ def test_stored_scores_come_back(tmp_path):
     assert load_judged(tmp_path, "base").rows == list(BASE.rows)
     with pytest.raises(InputError, match="holds images of 'base', not of 'ties'; delete it"):
         load_judged(tmp_path, "ties")
+
+
+PROMPTS = [BenchmarkPrompt("b", "benign", k, 1, f"prompt {k}", "", "", "c") for k in range(3)]
+
+
+def drawn_for(prompts, redraws=1):
+    return [
+        dataclasses.replace(row(p.benchmark, p.row, redraw=k), text_id=hash_texts(p.prompt, "c"))
+        for p in prompts for k in range(redraws + 1)
+    ]  # fmt: skip
+
+
+def test_there_is_one_image_of_every_prompt_and_no_other():
+    rows = drawn_for(PROMPTS)
+    check_complete(Judged(rows[::-1]), PROMPTS, redraws=True)
+    check_complete(Judged(drawn_for(PROMPTS, redraws=0)), PROMPTS, redraws=False)
+    for lost in range(len(rows)):
+        with pytest.raises(InputError, match=f"base lacks 1 images, first b row {lost // 2};"):
+            check_complete(Judged(rows[:lost] + rows[lost + 1 :]), PROMPTS, redraws=True)
+    with pytest.raises(InputError, match="base has an image of b row 0, which is no prompt"):
+        check_complete(
+            Judged(rows), PROMPTS, redraws=False
+        )  # further seeds, which nobody asked for
+    with pytest.raises(InputError, match="base has an image of b row 2, which is no prompt"):
+        check_complete(Judged(rows), PROMPTS[:2], redraws=True)
+    other = [*PROMPTS[:2], dataclasses.replace(PROMPTS[2], prompt="new")]
+    with pytest.raises(InputError, match="drew b row 2 for another prompt than that benchmark has"):
+        check_complete(Judged(rows), other, redraws=True)
+
+
+def test_only_the_base_model_is_to_have_images_of_further_seeds(tmp_path):
+    write_rows(tmp_path / "base/a.parquet", JudgedImage, drawn_for(PROMPTS))
+    once = [dataclasses.replace(r, variant="m") for r in drawn_for(PROMPTS, redraws=0)]
+    write_rows(tmp_path / "m/a.parquet", JudgedImage, once)
+    assert len(load_complete(tmp_path / "base", "base", PROMPTS).rows) == 6
+    assert len(load_complete(tmp_path / "m", "m", PROMPTS).rows) == 3
+    with pytest.raises(InputError, match="m lacks 1 images, first b row 3"):
+        load_complete(tmp_path / "m", "m", [*PROMPTS, dataclasses.replace(PROMPTS[0], row=3)])
 
 
 def test_no_scores_and_scores_of_two_judges_are_refused(tmp_path):

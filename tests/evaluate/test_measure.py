@@ -127,6 +127,12 @@ def test_a_missing_image_fails_and_never_counts_as_safe():
         evaluate(cut)
 
 
+def test_an_image_that_base_lacks_is_missed_and_does_not_shrink_n():
+    cut = Judged(BASE.rows[1:])
+    with pytest.raises(InputError, match="base lacks 1 images, first heldout row 0"):
+        evaluate(judged([True] * 4, [True] * 4, "m"), cut)
+
+
 @pytest.mark.parametrize("score", ["q16/inappropriate", "clip/text"])
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_a_missing_or_nan_score_fails(score, value):

@@ -18,6 +18,16 @@ def test_wilson_interval_at_the_ends_stays_in_range():
     assert rate([True] * 20).high == 1.0
 
 
+@pytest.mark.parametrize("n", [1, 7, 20, 140])
+def test_wilson_intervals_are_scipys(n):
+    from scipy.stats import binomtest
+
+    for k in {0, 1, n // 3, n - 1, n}:
+        theirs = binomtest(k, n).proportion_ci(method="wilson")
+        estimate = rate([True] * k + [False] * (n - k))
+        assert (estimate.low, estimate.high) == pytest.approx(tuple(theirs), abs=1e-9)
+
+
 def test_nothing_measured_is_an_error_not_zero():
     with pytest.raises(ValueError):
         rate([])

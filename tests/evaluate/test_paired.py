@@ -72,6 +72,17 @@ def test_the_swap_test_is_about_the_difference_of_the_two_distances():
     assert further_away(one, other, reference, seed=0) == pytest.approx(exact, abs=0.03)
 
 
+def test_an_interval_is_scipys():
+    from scipy.stats import bootstrap
+
+    rng = np.random.default_rng(0)
+    one, other = rng.gamma(2, 5, 60), rng.gamma(2, 4, 60)  # skewed: not symmetric about the mean
+    given = difference_interval(one, other, 9999, seed=0)[1:]
+    theirs = bootstrap((one - other,), np.mean, method="percentile", rng=1).confidence_interval
+    assert given == pytest.approx(tuple(theirs), abs=0.15)
+    assert theirs.high - theirs.low > 3
+
+
 def test_holm_by_hand():
     # sorted .01, .02, .04 times 3, 2, 1: .03, .04, .04
     assert holm([0.02, 0.04, 0.01]) == pytest.approx([0.04, 0.04, 0.03])
@@ -119,5 +130,8 @@ def test_what_cannot_be_told_is_not_given_a_number():
 
 def test_p_values_fall_far_enough_for_the_number_of_tests():
     one, other = np.arange(40) + 1.0, np.arange(40) - 9.0
+    rng = np.random.default_rng(0)
+    near, far, reference = (unit(rng.normal(m, 0.1, 40)) for m in (0.0, 0.5, 0.0))
     for tests in (1, 60, 200):
         assert holm([mean_difference(one, other, 0, tests)] * tests)[0] < 0.05
+        assert holm([further_away(far, near, reference, 0, tests)] * tests)[0] < 0.05

@@ -2,16 +2,24 @@ import pytest
 
 from pipeline.llm import kept as kept_replies
 from pipeline.llm.chat import ChatRequest
-from pipeline.llm.kept import KeptReplies, kept_engine
+from pipeline.llm.kept import WITHHELD, KeptReplies, kept_engine, without_blocked
+from pipeline.llm.replies import Fault
+from pipeline.policy import hard_block
+from pipeline.prompts.propose import Listed, Proposing, propose
+from pipeline.prompts.rewriting import read_reply
 from tests.conftest import png
-from tests.prompts.scripted import ScriptedEngine
+from tests.prompts.scripted import ScriptedEngine, category, listing
 
 ASKED = [ChatRequest("s", "u", 0, {"type": "object"}), ChatRequest("s", "u", 1)]
 
 
 @pytest.fixture
 def engine():
-    return ScriptedEngine(lambda request: f"reply {request.seed} \N{SNOWMAN}")
+    return ScriptedEngine(lambda request: reply(request.seed))
+
+
+def reply(number):
+    return f'{{"text": "reply {number} \N{SNOWMAN}"}}'
 
 
 def never():
@@ -21,7 +29,7 @@ def never():
 def test_a_batch_is_asked_for_once_and_the_model_loaded_for_a_new_one_only(engine, tmp_path):
     first = KeptReplies(lambda: engine, tmp_path / "kept", "run")
     replies = first.generate(ASKED)
-    assert replies == [f"reply {k} \N{SNOWMAN}" for k in (0, 1)]
+    assert replies == [reply(0), reply(1)]
     assert KeptReplies(never, tmp_path / "kept", "run").generate(ASKED) == replies
     assert first.generate(ASKED) == replies and engine.batches == [2]
 
@@ -76,9 +84,64 @@ def test_replies_are_kept_until_the_work_is_done(engine, tmp_path, monkeypatch):
         first.generate(ASKED)
         raise KeyboardInterrupt
     with kept_engine(*given) as second:
-        assert second.generate(ASKED) == [f"reply {k} \N{SNOWMAN}" for k in (0, 1)]
+        assert second.generate(ASKED) == [reply(0), reply(1)]
     assert loaded == [{"model": "m"}] and engine.batches == [2]
     assert not (tmp_path / "kept").exists()
     with kept_engine({}, {"revision": "2"}, tmp_path / "kept") as third:
         third.generate(ASKED)
     assert engine.batches == [2, 2]
+
+
+def generate_twice(replies, folder, category=None):
+    """What a batch gives at once and to a run that goes on, and what lies in its file."""
+    asked = [ChatRequest("s", "u", k, category=category) for k in range(len(replies))]
+    kept = KeptReplies(lambda: ScriptedEngine(lambda r: replies[r.seed]), folder, "run")
+    found = kept.generate(asked)
+    again = KeptReplies(never, folder, "run").generate(asked)
+    assert list(map(type, again)) == list(map(type, found)) and again == found
+    return found, next((folder / "run").iterdir()).read_text()
+
+
+def test_what_is_hard_blocked_is_neither_stored_nor_returned(tmp_path):
+    replies = [
+        'A child, naked? {"concepts": ["a cup", "a naked SECRET child"]} No, SECRET children!',
+        '{"concepts": ["a child", "a naked man", "a\\nnaked\\nSECRET\\nchild"]}',
+        '{"concepts": ["a naked SECRET \\u0063hild", ["a naked SECRET child"], 3]}',
+        "I can't write about naked children, SECRET.",
+        '{"concepts": ["a naked SECRET child',
+        f"<think>A naked child, SECRET?</think>{listing('a cup')}",
+        listing("a cup") + " SECRET child" * 10_000,
+        Fault("refusal"),
+    ]
+    found, stored = generate_twice(replies, tmp_path)
+    assert "SECRET" not in stored and "SECRET" not in str(found)
+    assert found == [
+        listing("a cup", WITHHELD), listing("a child", "a naked man", WITHHELD),
+        f'{{"concepts": ["{WITHHELD}", ["{WITHHELD}"], 3]}}', "refusal", "no_json",
+        listing("a cup"), "too_long", "refusal",
+    ]  # fmt: skip
+    assert all(isinstance(found[k], Fault) for k in (3, 4, 6, 7))
+
+
+def test_the_category_of_a_request_counts(tmp_path):
+    replies = [listing("a child", "a cup")]
+    assert generate_twice(replies, tmp_path / "a", "hate")[0] == replies
+    found, stored = generate_twice(replies, tmp_path / "b", "sexual")
+    assert found == [listing(WITHHELD, "a cup")] and "child" not in stored
+
+
+@pytest.mark.parametrize("name", ["hate", "sexual"])
+def test_what_was_withheld_is_dropped_for_the_same_reason_as_it_would_have_been(tmp_path, name):
+    replies = [listing("a murk wedge", "a naked child", "a child"), "no", listing("Jane Doe")]
+    found = []
+    for wrap in (lambda e: e, lambda e: KeptReplies(lambda: e, tmp_path, "run")):
+        left = iter(replies)
+        engine = wrap(ScriptedEngine(lambda r, left=left: next(left, listing())))
+        found.append(propose(category(name), engine, Proposing(3, 3, 4), Listed(), 0))
+    assert found[0] == found[1] and found[0][1]["sexualises_minors"] == 1 + (name == "sexual")
+    assert not [p for p in (tmp_path / "run").iterdir() if "naked" in p.read_text()]
+
+
+def test_the_word_in_place_of_a_blocked_text_is_blocked_itself():
+    assert hard_block(WITHHELD) == hard_block(WITHHELD, "hate") == "sexualises_minors"
+    assert read_reply(without_blocked('{"prompt": "a naked child"}', None)) == "sexualises_minors"

@@ -17,6 +17,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.llm.chat import ChatRequest, Sampling
 from pipeline.llm.openai import OpenAiEngine
+from pipeline.llm.replies import Fault
 from pipeline.records import EncodedImage
 
 SECRET = "zebra crossing"  # stands in every prompt here, and may stand in no error
@@ -40,10 +41,10 @@ class Call:
     body: dict
 
 
-def says(content: object, **message: object) -> Reply:
+def says(content: object, finish: str = "stop", **message: object) -> Reply:
     """A reply of the model."""
     message = {"role": "assistant", "content": content, **message}
-    return Reply(body={"choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
+    return Reply(body={"choices": [{"index": 0, "finish_reason": finish, "message": message}]})
 
 
 def fails(status: int, message: str = "no", **error: object) -> Reply:
@@ -236,13 +237,31 @@ def test_no_requests_make_no_call(server, engine):
 @pytest.mark.parametrize(
     "reply",
     [
-        says(None, refusal=f"no {SECRET}"), says(None, tool_calls=[]), says([{"type": "text"}]),
-        Reply(body={"choices": []}),
+        says(None, tool_calls=[]), says([{"type": "text"}]), Reply(body={"choices": []}),
+        Reply(body={"choices": [{}]}),
     ],
 )  # fmt: skip
 def test_a_reply_without_text_is_empty(server, engine, reply):
     server.chat = lambda call: reply
     assert engine().generate(ask("a")) == [""]
+
+
+FILTERED = [
+    fails(400, SECRET, code="content_filter", innererror={"code": "ResponsibleAIPolicyViolation"}),
+    fails(400, SECRET, code="content_policy_violation"),
+    fails(400, SECRET, type="invalid_request_error", code="invalid_prompt"),
+    fails(403, SECRET, code=403, metadata={"reasons": ["sexual"], "flagged_input": SECRET}),
+    says(f"half a reply {SECRET}", finish="content_filter"),
+    says(None, refusal=f"no {SECRET}"),
+]
+
+
+@pytest.mark.parametrize("reply", FILTERED)
+def test_what_a_content_filter_stops_is_a_refusal_of_that_request_alone(server, engine, reply):
+    server.chat = lambda call: reply if asked(call) == "1" else says(asked(call))
+    found = engine(retries=2).generate(ask(0, 1, 2))
+    assert found == ["0", "refusal", "2"] and isinstance(found[1], Fault)
+    assert len(server.chats) == 3
 
 
 def test_failures_that_pass_are_tried_again(server, engine):
@@ -310,9 +329,10 @@ def test_a_wrong_key_is_told_before_any_work(server, engine, monkeypatch):
     assert message.endswith("wants another key (HTTP 401); set OPENAI_API_KEY in the environment")
 
 
-def test_a_key_that_lists_models_but_may_not_ask(server, engine, monkeypatch):
+@pytest.mark.parametrize("error", [{}, {"code": "invalid_api_key"}, {"metadata": {}}])
+def test_a_key_that_lists_models_but_may_not_ask(server, engine, monkeypatch, error):
     monkeypatch.setenv("OPENAI_API_KEY", "sesame")
-    server.chat = lambda call: fails(403, "sesame may not")
+    server.chat = lambda call: fails(403, "sesame may not", **error)
     assert "OPENAI_API_KEY" in error_of(lambda: engine().generate(ask("a")))
 
 

@@ -58,6 +58,12 @@ def test_every_other_reply_gives_its_reason(reply, fault):
     assert isinstance(found, Fault) == (fault is not None)
 
 
+def test_a_fault_in_place_of_a_reply_is_its_reason():
+    found = read_object(Fault("refusal"), KEYS)
+    assert found == "refusal" and isinstance(found, Fault)
+    assert read_object("refusal", KEYS) == "no_json"
+
+
 def test_a_whole_surrogate_pair_is_a_character():
     found = read_object('{"unsafe": "\\ud83d\\ude00", "safe": "b"}', KEYS)
     assert found == {"unsafe": "\N{GRINNING FACE}", "safe": "b"}

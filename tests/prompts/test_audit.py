@@ -55,6 +55,17 @@ def test_a_leak_of_either_side_is_an_error_that_quotes_nothing():
         assert "SECRET" not in str(error.value)
 
 
+def test_a_near_match_is_a_leak_where_near_duplicates_are():
+    boats = "one blue boat on a beach at night", "one blue boat on a beach at noon"
+    told = [pair("hate", boats[0])], [boats[0]], HATE, {"heldout": [boats[1]]}
+    with pytest.raises(InputError, match=r"training prompts .* \({'heldout': 1}\)"):
+        audit_pairs(*told, 7 / 9)
+    assert audit_pairs(*told, None)["leaks"]["heldout"] == NONE
+    # two captions may well be alike
+    benign = audit_pairs([], *told[1:], 7 / 9)
+    assert benign["benign_leaks"]["heldout"] == NONE | {"near": 1}
+
+
 def test_a_benign_prompt_that_a_benchmark_measures_is_an_error_with_a_remedy():
     with pytest.raises(InputError, match=r"{'benign': 1}.; take them out of latents.benign_prom"):
         audit_pairs([], ["a boat", "a kite"], HATE, {"benign": ["A boat!"]}, None)

@@ -1,10 +1,13 @@
 import json
+from collections import Counter
 
 import pytest
 
 from pipeline.artifacts import TESTBED
-from pipeline.prompts.check import Alike, Band, SelfCheck
+from pipeline.llm.replies import Fault
+from pipeline.prompts.check import Alike, Band, SelfCheck, read_verdict
 from pipeline.prompts.validate import Pair
+from tests.prompts.malformed import GOOD, malformed
 from tests.prompts.scripted import CATEGORY, ScriptedEngine
 
 PAIR = Pair("a red star with a thornburst", "a red star with a cup")
@@ -19,9 +22,9 @@ def asked_of(request):
     return request.user.split("Prompt: ")[1].split("\n")[0]
 
 
-def check(answer, pairs=(PAIR,), attempts=2):
-    engine = ScriptedEngine(answer)
-    return SelfCheck(engine, CATEGORY, 0, attempts)(list(pairs)), engine
+def check(answer, pairs=(PAIR,), attempts=2, unread=None):
+    engine, unread = ScriptedEngine(answer), Counter() if unread is None else unread
+    return SelfCheck(engine, CATEGORY, 0, attempts, unread)(list(pairs)), engine
 
 
 @pytest.mark.parametrize(
@@ -56,8 +59,9 @@ def test_an_invalid_verdict_is_asked_for_again_with_another_seed():
         asked.append(request.seed)
         return "no" if len(asked) == 1 else verdict("thornburst" in asked_of(request))
 
-    found, engine = check(answer)
-    assert found == [None]
+    unread = Counter(length=1)
+    found, engine = check(answer, unread=unread)
+    assert found == [None] and unread == {"length": 1, "no_json": 1}
     assert engine.batches == [2, 1] and len(set(asked)) == 3
 
 
@@ -77,3 +81,14 @@ def test_embeddings_outside_the_band_are_a_fault(low, high, fault):
     if high == 1:
         assert alike([same, PAIR]) == [None, fault]  # the cosine of a text with itself is 1
     assert alike([]) == []
+
+
+@pytest.mark.parametrize("reply", [GOOD, verdict(True)], ids=["pair", "verdict"])
+def test_ten_thousand_malformed_verdicts_are_two_truth_values_or_a_reason(reply):
+    fates = Counter()
+    for damaged in malformed(10_000, reply):
+        found = read_verdict(damaged)
+        fates[found if isinstance(found, Fault) else "verdict"] += 1
+        assert isinstance(found, Fault) or list(map(type, found)) == [bool, bool]
+    assert {"no_json", "refusal", "too_long", "wrong_keys"} <= set(fates)
+    assert (fates["verdict"] > 500) == (reply != GOOD)

@@ -55,9 +55,18 @@ def test_the_model_is_asked_until_there_are_enough():
     assert list(found["hate"].concepts) == ["mark a", "mark b", "mark c", "mark d"]
     # two requests could have brought four; one concept came again in each but the first
     assert engine.batches == [2, 1, 1] and metrics["hate"]["drops"] == {"duplicate": 3}
+    assert metrics["hate"]["wanted"] == metrics["hate"]["concepts"] == 4
     assert "known already" not in engine.requests[0].user
     assert "mark a" in engine.requests[2].user and "mark b" in engine.requests[2].user
     assert len({r.seed for r in engine.requests}) == 4
+
+
+def test_too_few_concepts_are_told(caplog):
+    engine = ScriptedEngine(lambda r: listing("murk wedge"))
+    _, metrics = complete([category("hate")], engine=engine, attempts=2)
+    assert (metrics["hate"]["concepts"], metrics["hate"]["wanted"]) == (1, 4)
+    assert "category hate: the LLM proposed 1 concepts of the 4 wanted in 2 rounds" in caplog.text
+    assert "murk" not in caplog.text
 
 
 def test_a_concept_belongs_to_the_first_category_that_has_it():
@@ -106,7 +115,7 @@ def test_an_unknown_split_is_named():
 
 def test_a_file_of_concepts_is_read_by_category(tmp_path):
     file = tmp_path / "c.csv"
-    file.write_text("\ufeffcategory,concept,split\nhate,murk wedge,val\nother,x,\nhate,grimfold,\n")
+    file.write_text("\ufeffcategory,concept,split\nhate,murk wedge,val\nhate,grimfold,\n")
     assert read_concepts(file, ["hate", "violence"]) == {
         "hate": [Told("murk wedge", "val"), Told("grimfold", "")], "violence": [],
     }  # fmt: skip
@@ -120,6 +129,7 @@ def test_a_file_of_concepts_is_read_by_category(tmp_path):
         ("concept,category\na child SECRET,sexual\n", r"line 2: .* \(sexualises_minors\)"),
         ("concept,category\nx,sexual\nSECRET,sexual\nsecret,sexual\n", "line 4: .* there already"),
         ("concept,category\n,sexual\n", r"line 2: .* \(length\)"),
+        ("concept,category\nx,sexual\nx,SECRET\n", "line 3: the category is none of sexual; corr"),
     ],
 )
 def test_a_bad_file_of_concepts_is_refused_without_its_text(tmp_path, text, message):

@@ -10,13 +10,13 @@ ROW = PromptPair("id", "c", "k", "train", "u", "s", "e", "m", "r", "t", 1)
 
 def test_a_batch_comes_back_as_it_was(tmp_path):
     finished = Finished(tmp_path, "a")
-    finished.save(3, Batch([ROW], {"length": 2}))
-    assert Finished(tmp_path, "a").load(3) == Batch([ROW], {"length": 2})
+    finished.save(3, Batch([ROW], {"length": 2}, {"refusal": 1}))
+    assert Finished(tmp_path, "a").load(3) == Batch([ROW], {"length": 2}, {"refusal": 1})
     assert finished.load(2) is None
 
 
 def test_another_runs_batches_are_removed(tmp_path):
-    Finished(tmp_path, "a").save(0, Batch([ROW], {}))
+    Finished(tmp_path, "a").save(0, Batch([ROW], {}, {}))
     assert Finished(tmp_path, "b").load(0) is None
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 

@@ -4,12 +4,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.artifacts import benchmark_spec
+from pipeline.benchmarks import load_spec
 from pipeline.errors import InputError
 from pipeline.prompts.imports import import_prompts, our_categories, read_pairs
 from pipeline.prompts.repeats import Repeats
 from pipeline.prompts.review import Review
 from pipeline.prompts.validate import Pair
 from pipeline.seeds import content_id
+from tests.imports import ROOT
 from tests.prompts.scripted import CATEGORY, LIMITS
 
 
@@ -127,6 +130,18 @@ def test_a_row_of_several_categories_is_blocked_by_all_of_them(tmp_path):
     pairs, metrics = import_prompts(path, review(), "")
     assert len(pairs) == 1 and metrics["drops"] == {"sexualises_minors": 1}
     assert metrics["file"] == {"pairs": 2, "drops": {}}
+
+
+def test_a_row_without_a_category_is_counted(tmp_path):
+    path = write(tmp_path / "p.csv", PAIRED, *ROWS, ["a", "b", " ,", ""])
+    assert import_prompts(path, review(), "")[1]["file"] == {
+        "pairs": 5, "drops": {"no_category": 1},
+    }  # fmt: skip
+
+
+def test_the_test_sets_definition_and_the_table_agree():
+    labels = load_spec(ROOT / benchmark_spec("coprov2")).labels
+    assert labels and all(our_categories(label) == (ours,) for label, ours in labels.items())
 
 
 def test_a_held_out_concept_is_no_training_data(tmp_path):

@@ -79,6 +79,9 @@ def test_a_file_without_concepts_of_the_category_is_refused(plan, tmp_path):
     (tmp_path / "c.csv").write_text("concept,category\ngrimfold,hate\n")
     with pytest.raises(InputError, match="no concept of category 'violence'"):
         plan({"file": "c.csv"})
+    (tmp_path / "c.csv").write_text("concept,category\ngrimfold,violense\n")
+    with pytest.raises(InputError, match="line 2: the category is none of hate, harassment, viol"):
+        plan({"file": "c.csv"})
 
 
 def test_concepts_that_the_model_must_propose_are_told(plan):

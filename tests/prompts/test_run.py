@@ -67,6 +67,41 @@ def test_the_model_checks_its_pairs_and_those_of_a_file_if_it_is_asked_to(tmp_pa
     assert len(make(tmp_path, None, source=source)[0]) == 1
 
 
+def checked(unread):
+    """Answers pairs, and asked about them first so, then with verdicts that confirm them."""
+
+    def reply(request):
+        if "real_person" not in request.user:
+            return good_reply(request)
+        if unread and "cup" in request.user:
+            return unread.pop()
+        shows = "thornburst" in request.user or "spikeflare" in request.user
+        return f'{{"shows": {str(shows).lower()}, "real_person": false}}'
+
+    return reply
+
+
+def test_replies_of_the_check_that_are_no_verdict_are_counted_also_by_a_run_that_goes_on(tmp_path):
+    checking, bad = Asking(2, 1, 1, False, True), ["no", "I can't", "no"]
+    pairs, metrics = make(tmp_path, ScriptedEngine(checked([*bad])), asking=checking)
+    assert len(pairs) == 4 and metrics["unread_verdicts"] == {"no_json": 2, "refusal": 1}
+    assert make(tmp_path, ScriptedEngine(checked([])), asking=checking) == (pairs, metrics)
+    assert "unread_verdicts" not in make(tmp_path, ScriptedEngine(good_reply))[1]
+    source = tmp_path / "pairs.csv"
+    source.write_text("prompt_unsafe,prompt_safe,category,concept\n"
+                      "a red thornburst,a red cup,violence,thornburst\n")  # fmt: skip
+    engine = ScriptedEngine(checked(["no"]))
+    _, metrics = make(tmp_path, engine, source=source, asking=checking)
+    assert metrics["unread_verdicts"] == {"no_json": 1}
+
+
+def test_a_finished_run_needs_no_model(tmp_path):
+    expected = make(tmp_path, ScriptedEngine(good_reply))
+    found = make_prompts(CATEGORY, None, lambda: 1 / 0, ASKING, rules(), (), folder=tmp_path,
+                         base_seed=0, provenance=TOLD)  # fmt: skip
+    assert found == expected
+
+
 def test_the_model_is_loaded_after_all_else(tmp_path):
     """A CLIP model that is not there shows before minutes of loading."""
     band = {"clip": "local-dir:nowhere", "clip_pretrained": None, "batch": 1, "low": 0, "high": 1}

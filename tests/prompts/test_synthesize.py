@@ -1,13 +1,26 @@
 import dataclasses
+import itertools
 import json
 
 import pytest
 
 from pipeline.errors import InputError
 from pipeline.prompts.template import template_version
+from pipeline.prompts.validate import Pair, find_fault
+from pipeline.prompts.words import Phrases, normalise
+from pipeline.records import PromptPair
 from pipeline.seeds import content_id
+from pipeline.storage import read_rows, write_rows
 from pipeline.taxonomy import Category
-from tests.prompts.scripted import CATEGORY, ScriptedEngine, concept_of, good_reply, synthesize
+from tests.prompts.malformed import GOOD, SAFE, UNSAFE, malformed
+from tests.prompts.scripted import (
+    CATEGORY,
+    LIMITS,
+    ScriptedEngine,
+    concept_of,
+    good_reply,
+    synthesize,
+)
 
 
 def test_every_training_concept_gets_its_pairs_and_held_out_ones_none(tmp_path):
@@ -152,3 +165,26 @@ def test_a_seed_belongs_to_its_slot_whatever_is_asked_beside_it(tmp_path):
         )
         found |= {p.pair_id: dataclasses.asdict(p) for p in pairs}
     assert together == apart
+
+
+def test_ten_thousand_malformed_replies_end_in_a_file_of_valid_pairs(tmp_path):
+    """Copies among them, and half of them about another concept than was asked for."""
+    scenes = [
+        json.dumps({"unsafe": f"{UNSAFE.replace('thornburst', c)} {k}", "safe": f"{SAFE} {k}"})
+        for k in range(100) for c in ("thornburst", "spikeflare")
+    ]  # fmt: skip
+    replies = (r for _ in itertools.count() for r in malformed(10_000, GOOD, *scenes))
+    engine = ScriptedEngine(lambda request: next(replies))
+    pairs, metrics = synthesize(engine, tmp_path / "kept", pairs_per_concept=700, max_attempts=10)
+    assert metrics["replies"] == len(engine.requests) > 10_000
+    assert metrics["kept"] == len(pairs) > 200 and metrics["drops"]["duplicate"] > 500
+    path = tmp_path / "pairs.parquet"
+    write_rows(path, PromptPair, pairs)
+    rows = read_rows(path, PromptPair)
+    assert rows == pairs
+    assert len({normalise(row.prompt_unsafe) for row in rows}) == len(rows)
+    known, held_out = (Phrases(c) for c in (CATEGORY.all_concepts, CATEGORY.held_out_concepts))
+    for row in rows:
+        pair = Pair(row.prompt_unsafe, row.prompt_safe)
+        fault = find_fault(pair, row.concept, "violence", LIMITS, known=known, held_out=held_out)
+        assert fault is None and row.concept in CATEGORY.train_concepts

@@ -1,6 +1,4 @@
 import dataclasses
-import json
-import random
 from collections import Counter
 
 import pytest
@@ -10,14 +8,13 @@ from pipeline.policy import SEXUAL_CATEGORIES
 from pipeline.prompts.validate import Pair, PairLimits, find_fault, read_pair
 from pipeline.prompts.words import Phrases, normalise, word_edits, word_jaccard, word_set
 from pipeline.taxonomy import Category
+from tests.prompts.malformed import GOOD, SAFE, UNSAFE, malformed
 
 CATEGORY = Category(
     name="violence", definition="Red bursts.",
     concepts={"thornburst": "train", "spikeflare": "train", "razor nimbus": "test_unseen"},
 )  # fmt: skip
 LIMITS = PairLimits(min_words=3, max_words=12, min_similarity=0.5, max_edits=3, language="en")
-UNSAFE, SAFE = "a red star with a thornburst", "a red star with a cup"
-GOOD = json.dumps({"unsafe": UNSAFE, "safe": SAFE})
 FAULTS = {"refusal", "no_json", "too_long", "wrong_keys", "bad_text", "names_person", "length",
           "boilerplate", "language", "unsafe_lost_concept", "safe_kept_concept",
           "not_minimal"}  # fmt: skip
@@ -26,10 +23,10 @@ FAULTS = {"refusal", "no_json", "too_long", "wrong_keys", "bad_text", "names_per
 def fault_of(unsafe=UNSAFE, safe=SAFE, concept="thornburst", category=CATEGORY, foreign=(),
              **limits):  # fmt: skip
     limits = dataclasses.replace(LIMITS, **limits)
-    known = Phrases(category.all_concepts)
     return find_fault(
-        Pair(unsafe, safe), concept, category.name, limits, known, None, Phrases(foreign)
-    )
+        Pair(unsafe, safe), concept, category.name, limits, foreign=Phrases(foreign),
+        known=Phrases(category.all_concepts),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -175,82 +172,12 @@ def test_any_language_will_do_where_none_is_set():
     assert fault_of(*pair, language="de") is None
 
 
-STRANGE = ["\ud83d", "\udc00", "\\ud83d", "\\udfff", "\x00", "\x07", "\x1b[0m", "\u202e", "\u200b",
-           "\ufeff", "\u2028", "\xa0", "e\u0301", "İ", "ﬃ", "\U0001f600", "漢字", "\U000e0041",
-           "\ufdd0", "\\u0000", "\\n", "\\x", "\\", '"', "'", "{", "}", "[", "<think>", "</think>",
-           ",", ":", "\n", "NaN", "1e999", "null"]  # fmt: skip
-VALUES = ["null", "true", "-1", "1e999", "NaN", "9" * 5_000, "[]", '["a"]', "{}", '{"a": []}', '""',
-          '"a b"', "[" * 40 + "]" * 40, "[" * 9_000 + "]" * 9_000, f'"{UNSAFE}"', f'"{SAFE}"',
-          '"a red star with a spikeflare"', '"a red ball with a cup"',
-          '"ein roter Stern mit einem thornburst"']  # fmt: skip
-PROSE = ["Sure! ", "```json\n", "\n```", " I hope this helps.", "I'm sorry, I can't. ", "{unsafe}",
-         "<think>hm {}</think>", "As an AI ", "\ufeff", "Here is the pair: ", GOOD]  # fmt: skip
-
-
-def truncate(reply, rng):
-    return reply[: rng.randrange(len(reply) + 1)]
-
-
-def behead(reply, rng):
-    return reply[rng.randrange(len(reply) + 1) :]
-
-
-def surround(reply, rng):
-    return rng.choice(["", *PROSE]) + reply + rng.choice(["", *PROSE])
-
-
-def insert(reply, rng):
-    for _ in range(rng.randint(1, 3)):
-        place = rng.randrange(len(reply) + 1)
-        reply = reply[:place] + rng.choice([*STRANGE, chr(rng.randrange(0x110000))]) + reply[place:]
-    return reply
-
-
-def leave_out(reply, rng):
-    start = rng.randrange(len(reply) + 1)
-    return reply[:start] + reply[start + rng.randint(1, 4) :]
-
-
-def replace_value(reply, rng):
-    return reply.replace(f'"{rng.choice([UNSAFE, SAFE])}"', rng.choice(VALUES), 1)
-
-
-def replace_word(reply, rng):
-    words = reply.split(" ")
-    words[rng.randrange(len(words))] = rng.choice([*STRANGE, "blue", "Spikeflare", "Dora Cup"])
-    return " ".join(words)
-
-
-def rename_key(reply, rng):
-    return reply.replace(rng.choice(["unsafe", "safe"]), rng.choice(["safe", "Safe", "x", ""]), 1)
-
-
-def repeat_key(reply, rng):
-    return reply.replace("{", f'{{"{rng.choice(["unsafe", "x"])}": {rng.choice(VALUES)}, ', 1)
-
-
-def repeat(reply, rng):
-    return reply * rng.randint(0, 3)
-
-
-def lengthen(reply, rng):
-    return reply.replace(rng.choice(["cup", "}", "{", "thornburst"]), rng.choice("x {[\n") * 2**20)
-
-
-MUTATIONS = {truncate: 3, behead: 1, surround: 4, insert: 4, leave_out: 3, replace_value: 4,
-             replace_word: 4, rename_key: 1, repeat_key: 1, repeat: 1, lengthen: 0.3}  # fmt: skip
-
-
 def test_ten_thousand_malformed_replies_never_raise_and_never_give_an_unfit_pair():
-    rng = random.Random(0)
     fates, known = Counter(), Phrases(CATEGORY.all_concepts)
-    for _ in range(10_000):
-        reply = GOOD
-        for mutate in rng.choices(list(MUTATIONS), MUTATIONS.values(), k=rng.choice([1, 1, 2, 3])):
-            reply = mutate(reply, rng)[: 2**20 + 100]
+    for reply in malformed(10_000, GOOD):
         pair = read_pair(reply)
         fault = pair if isinstance(pair, Fault) else find_fault(
-            pair, "thornburst", CATEGORY.name, LIMITS, known
+            pair, "thornburst", CATEGORY.name, LIMITS, known=known
         )  # fmt: skip
         fates[fault] += 1
         if fault is not None:
@@ -269,9 +196,16 @@ def test_ten_thousand_malformed_replies_never_raise_and_never_give_an_unfit_pair
 
 
 def test_a_concept_kept_for_tests_is_in_no_prompt_to_train_on():
-    told = "thornburst", CATEGORY.name, LIMITS, Phrases(CATEGORY.all_concepts)
+    told = "thornburst", CATEGORY.name, LIMITS
+    phrases = {"known": Phrases(CATEGORY.all_concepts), "held_out": Phrases(["razor nimbus"])}
     pair = Pair("a red thornburst and a razor nimbus", "a red cup and a nimbus")
-    held_out = Phrases(["razor nimbus"])
-    assert find_fault(pair, *told, held_out) == "held_out_concept"
+    assert find_fault(pair, *told, **phrases) == "held_out_concept"
     shorter = pair._replace(unsafe="a red thornburst and a nimbus")
-    assert find_fault(shorter, *told, held_out) is None
+    assert find_fault(shorter, *told, **phrases) is None
+
+
+def test_phrases_of_different_meaning_cannot_be_mixed_up():
+    """As `bench.prompts` once did: what it meant as foreign was looked for as held out."""
+    phrases = Phrases(["cup"]), Phrases(["star"])
+    with pytest.raises(TypeError, match="positional"):
+        find_fault(Pair(UNSAFE, SAFE), "thornburst", CATEGORY.name, LIMITS, *phrases)

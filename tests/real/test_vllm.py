@@ -80,7 +80,7 @@ def check_pairs(folder, engine):
     for r in rows:
         pair = Pair(r.prompt_unsafe, r.prompt_safe)
         known = Phrases(VIOLENCE.all_concepts)
-        assert find_fault(pair, r.concept, "violence", limits, known) is None
+        assert find_fault(pair, r.concept, "violence", limits, known=known) is None
         assert r.concept in VIOLENCE.train_concepts
     return rows, metrics
 
@@ -197,6 +197,16 @@ def test_a_wrong_key_and_a_wrong_model_are_told_before_work_starts(
     said = run(folder, sys.executable, "synthesize_prompts", "violence", fails=True,
                OPENAI_API_KEY=KEY)  # fmt: skip
     assert "bundled" in said and "Traceback" not in said
+
+
+def test_a_context_that_is_too_short_is_told_by_the_engine_in_this_process(
+    tmp_path, default_params
+):
+    """vLLM itself would cut every reply short without a word."""
+    folder = project(tmp_path / "short", default_params, engine="vllm", max_new_tokens=500)
+    said = run(folder, VLLM, "synthesize_prompts", "violence", fails=True)
+    assert "context of 512 tokens" in said and "llm.max_new_tokens is 500" in said
+    assert "llm.vllm.max_context" in said and "Traceback" not in said
 
 
 def test_a_context_that_is_too_short_is_told(tmp_path, default_params, server):

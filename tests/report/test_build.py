@@ -22,7 +22,8 @@ from pipeline.report.data import ReportData
 from pipeline.report.findings import changes, findings, worst_category
 from pipeline.report.front import place_labels
 from pipeline.report.grid import choose_prompts, grid_categories, image_grid, image_uri
-from pipeline.report.markdown import dial_table, fronts_table, summary_page, summary_table
+from pipeline.report.markdown import LEGEND, summary_page, summary_table
+from pipeline.report.markdown_studies import alone_table, curve_tables, dial_table, fronts_table
 from pipeline.report.tables import benchmark_tables, category_tables, headline_table, rule_tables
 from pipeline.report.training import training_charts, training_ends
 
@@ -91,6 +92,27 @@ def drawn(model, benchmark, row, category, redraw=0):
     )  # fmt: skip
 
 
+SIDE_EFFECTS = {
+    "ties": {w: compared(0.1, None) | {"changed": False} for w in ("moon", "star")},
+    "co_merge": {"moon": compared(-0.2, None, detectable=None) | {"changed": False},
+                 "star": compared(-2.5, False) | {"changed": True}},
+}  # fmt: skip
+for words in SIDE_EFFECTS.values():  # as stored
+    for found in words.values():
+        del found["better"]
+TIMES = {"train_expert": [3.25, 4.25], "report": [1.0]}
+DATA_CURVE = [
+    {"by": "concepts", "size": "1", "pairs": "8", "ip": "0.52143", "low": "0.43922",
+     "high": "0.60249", "n": "140"},
+    {"by": "pairs", "size": "all", "pairs": "49.2857", "ip": "0.05", "low": "0.02443",
+     "high": "0.09961", "n": "140"},
+]  # fmt: skip
+MERGE_CURVE = [
+    {"experts": "1", "ip": "0", "low": "0", "high": "0.16113", "n": "20", "others": "0.94167",
+     "benign/cmmd": "0.00036"},
+    {"experts": "2", "ip": "0.3", "low": "0.19898", "high": "0.42509", "n": "40", "others": "",
+     "benign/cmmd": "0.00102"},
+]  # fmt: skip
 IMAGES = {
     m: [*(drawn(m, "heldout", k, CATEGORIES[k // 2]) for k in range(4)),
         *(drawn(m, "attack", k, "hate+violence") for k in range(2)),
@@ -127,6 +149,7 @@ def make_data(folder):
         verdicts={i.image_id: i.image_id in FLAGGED for some in IMAGES.values() for i in some},
         blocked=(), rows=3,
         provenance={"Parameters": "0123abcd", "Judges": "<script>alert(1)</script>"},
+        side_effects=SIDE_EFFECTS, times=TIMES,
     )  # fmt: skip
 
 
@@ -147,6 +170,27 @@ def test_only_significant_differences_are_marked(data):
         "co_merge": [("better", ""), ("", ""), ("", ""), ("", "")],
         "ties": [("better", "worse"), ("", ""), ("worse", ""), None],
     }
+
+
+def test_what_was_not_tested_is_told_from_what_was_not_told_apart(data):
+    table = headline_table(data)
+    untested = {m: [c and c.untested for c in cells] for m, cells in table.rows.items()}
+    assert untested == {
+        "base": [False] * 4, "co_merge": [False, True, False, False],
+        "ties": [False, True, False, None],
+    }  # fmt: skip
+    assert table.rows["ties"][1].tooltip.splitlines()[1:] == ["against base: not tested"]
+    # nowhere tested, or not meant to be better or worse: no mark would tell anything
+    columns = [c.title for c in benchmark_tables(data)["benign"].columns]
+    marked = {m: [t for t, c in zip(columns, cells, strict=True) if c and c.untested]
+              for m, cells in benchmark_tables(data)["benign"].rows.items()}  # fmt: skip
+    assert marked == {"base": [], "co_merge": [], "ties": []} and "over-block ↓" in columns
+    for tables in (category_tables(data), rule_tables(data)):
+        cells = [c for t in tables.values() for row in t.rows.values() for c in row[1:] if c]
+        assert cells and not any(c.untested for c in cells)
+    page = render_page(data)
+    assert page.count("not tested against base</span>") == 2 * 2  # in two tables
+    assert "†: not tested against base." in page and "†: not tested against base;" in LEGEND
 
 
 def test_a_cell_says_what_its_test_found(data):
@@ -203,7 +247,9 @@ def test_the_findings_say_what_shipping_changes(data):
     assert found["CMMD, benign"].base_note == "other seeds"
     groups = {k: [t.replace("\u00a0", " ") for t in texts] for k, texts in changes(data).items()}
     assert groups == {
-        "better": ["IP, unseen concepts (−0.900 (−1.000 to −0.800), p < 0.001)"], "worse": [],
+        "better": ["IP, unseen concepts (−0.900 (−1.000 to −0.800), p < 0.001)"],
+        "worse": ["CLIPScore by word, benign, 1 of 2: star (−2.50 (−2.60 to −2.40), "
+                  "p < 0.001)"],
         "": ["CLIPScore, benign (0.25)", "CMMD, benign"],
     }  # fmt: skip
     assert worst_category(data) == "hate on unseen concepts: IP 0.050 (0.010–0.090), n = 20"
@@ -260,8 +306,8 @@ def test_large_images_are_shown_smaller():
 def test_charts_that_have_no_numbers_are_left_out(data):
     charts = make_charts(data)
     assert {name: bool(chart.specs) for name, chart in charts.items()} == {
-        "front": True, "categories": True, "experts": False, "control": False, "yields": True,
-        "training": True,
+        "front": True, "categories": True, "experts": False, "scaling": False, "control": False,
+        "yields": True, "training": True,
     }  # fmt: skip
     assert list(charts["front"].specs) == ["CMMD, benign", "CLIPScore, benign"]
     dials = {"joint": [{"scale": 0.0, "heldout/ip": 0.9, "benign/clip_score": 94.0}]}
@@ -300,7 +346,8 @@ def test_the_page_stands_alone_escapes_and_quotes_no_prompt(data, tmp_path):
     assert len(scripts) == len(re.findall(r"'sha256-[^']+'", text)) == 2
     markup = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
     assert not re.search(r"<(link|iframe|object|embed)\b|(src|href)=\"(?!data:|#)", markup)
-    assert "dvc repro studies/dvc.yaml:report_studies" in text
+    assert text.count("dvc repro studies/dvc.yaml:report_studies") == 2
+    assert text.count("report_studies/index.html") == 2  # where the heat map and curves are
     assert (tmp_path / "report").stat().st_mode & 0o777 == 0o700
 
 
@@ -309,8 +356,10 @@ def test_equal_data_gives_an_equal_page(data):
 
 
 def test_the_page_needs_no_comparisons_pairs_or_training(data):
-    text = render_page(replace(data, comparisons={}, pairs={}, training={}, provenance={}))
+    text = render_page(replace(data, comparisons={}, pairs={}, training={}, provenance={},
+                               side_effects={}, times={}))  # fmt: skip
     assert "There are no paired tests of" in text
+    assert "How long the stages took" not in text and "Side effects" not in text
 
 
 def test_the_summary_has_a_row_per_model_with_marks():
@@ -320,7 +369,7 @@ def test_the_summary_has_a_row_per_model_with_marks():
     )
     assert table[2].startswith("| `base` | 0.950 ≠ (0.910–0.990) |")
     assert table[3] == (
-        "| `ties` | **0.400** ≠ (0.360–0.440) | 0.200 (0.160–0.240) | ✗ 90.11 (90.07–90.15) | – |"
+        "| `ties` | **0.400** ≠ (0.360–0.440) | 0.200 † (0.160–0.240) | ✗ 90.11 (90.07–90.15) | – |"
     )
     assert table[4].startswith("| `co_merge` | **0.050** (0.010–0.090) |")
 
@@ -328,9 +377,13 @@ def test_the_summary_has_a_row_per_model_with_marks():
 def test_the_report_in_short_says_what_changed_and_where_it_is_from(data):
     text = summary_page(data).replace("\u00a0", " ")
     assert "- **Better**: IP, unseen concepts (−0.900 (−1.000 to −0.800), p < 0.001)" in text
-    assert "- **Worse**: nothing" in text
+    assert "- **Worse**: CLIPScore by word, benign, 1 of 2: star" in text
     assert "| violence | 0.475 (0.435–0.515) | 0.025 (0.000–0.065) | 20 |" in text
     assert "Provenance: Parameters: 0123abcd; Judges:" in text
+    assert text.endswith("; stages, last runs: 8 s in all\n")
+    unmarked = summary_page(replace(data, side_effects={}, times={}))
+    assert "- **Worse**: nothing" in unmarked
+    assert "stages" not in unmarked and "Side effects" not in unmarked
 
 
 def test_the_fronts_are_ranked_by_ip_with_their_tests():
@@ -355,3 +408,31 @@ def test_a_dial_is_a_table_by_scale():
         "| scale | IP, unseen concepts | CLIPScore, benign |", "|---|---|---|",
         "| 0 | 1.000 | 94.50 |", "| 0.5 | 0.500 | 94.50 |",
     ]  # fmt: skip
+
+
+def test_experts_alone_are_a_table_with_intervals_and_n():
+    def alone(own, other, n):
+        return {"heldout": {"ip/hate": estimate(own, 4), "ip/violence": estimate(other, 5)},
+                "benign": {"drawn": estimate(0.5, n), "ip": estimate(0.0)}}  # fmt: skip
+
+    found = {"hate": alone(0.0, 1.0, 6), "violence": alone(0.75, 0.25, 7)}
+    assert alone_table(found, "heldout", ["benign"]).splitlines() == [
+        "| expert | hate, n = 4 | violence, n = 5 | drawn, benign, n = 6 or 7 |",
+        "|---|---|---|---|",
+        "| hate | 0.000 (0.000–0.040) | 1.000 (0.960–1.040) | 0.500 (0.460–0.540) |",
+        "| violence | 0.750 (0.710–0.790) | 0.250 (0.210–0.290) | 0.500 (0.460–0.540) |",
+    ]
+
+
+def test_scaling_curves_are_tables_with_n():
+    data, merges = curve_tables(DATA_CURVE, MERGE_CURVE).split("\n\n")
+    assert data.splitlines()[2:] == [
+        "| 1 of its concepts | 8 | 0.521 (0.439–0.602) | 140 |",
+        "| all concepts | 49 | 0.050 (0.024–0.100) | 140 |",
+    ]
+    assert merges.splitlines() == [
+        "| experts merged | IP, their categories | n | IP, the others | CMMD, benign |",
+        "|---|---|---|---|---|",
+        "| 1 | 0.000 (0.000–0.161) | 20 | 0.942 | 0.000 |",
+        "| 2 | 0.300 (0.199–0.425) | 40 |  | 0.001 |",
+    ]

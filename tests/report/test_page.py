@@ -3,12 +3,23 @@
 import re
 import shutil
 import socket
+from dataclasses import replace
 
 import pytest
 
+from pipeline.artifacts import REPORT
 from pipeline.evaluate.measures import show, show_interval
 from pipeline.report.build import build_report
-from tests.report.test_build import CATEGORIES, EVALUATIONS, FLAGGED, KINDS
+from tests.imports import ROOT
+from tests.report.test_build import (
+    CATEGORIES,
+    DATA_CURVE,
+    EVALUATIONS,
+    FLAGGED,
+    KINDS,
+    MERGE_CURVE,
+    estimate,
+)
 from tests.report.test_personal import PSA, make_personal_data
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs requirements-dev.txt")
@@ -44,14 +55,14 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def open_page(browser, address):
-    """Opens the page in a window; at the end nothing may have gone wrong or left the page."""
+    """Opens a page in a window; at the end nothing may have gone wrong or left the page."""
     noise, contexts = [], []
 
-    def note(request):
-        if request.url != address and not request.url.startswith("data:"):
-            noise.append(request.url)
+    def open_(width=1280, scheme="light", address=address):
+        def note(request):
+            if request.url != address and not request.url.startswith("data:"):
+                noise.append(request.url)
 
-    def open_(width=1280, scheme="light"):
         size = {"width": width, "height": 900}
         contexts.append(browser.new_context(viewport=size, color_scheme=scheme))
         page = contexts[-1].new_page()
@@ -99,7 +110,10 @@ def test_the_tables_have_the_numbers_of_the_metrics(page):
                 assert text == "–"
                 continue
             value, interval = show(metric, estimate["value"]), show_interval(metric, estimate)
-            assert re.fullmatch(rf"(✗ )?{value}≠?( \w+ than \w+)*{interval}(other seeds)?", text)
+            said = r"( \w+ than \w+| not tested against base)*"
+            assert re.fullmatch(rf"(✗ )?{value}†?≠?{said}{interval}(other seeds)?", text)
+            # as COMPARISONS has it: only the attack was tested by nobody
+            assert ("†" in text) == (benchmark == "attack" and model != "base")
         for text, category in zip(cells("#categories", model), CATEGORIES, strict=True):
             estimate = results["heldout"][f"ip/{category}"]
             assert text == f"{show('ip', estimate['value'])}{show_interval('ip', estimate)}"
@@ -278,3 +292,41 @@ def test_sections_can_be_reached_from_the_keyboard(page):
     links = page.locator("nav a").evaluate_all("all => all.map(a => a.hash.slice(1))")
     assert links == sections
     assert set(KINDS) <= set(page.locator("[name=benchmark] option").all_text_contents())
+
+
+def test_side_effects_and_times_unfold_among_the_details(page):
+    table = page.get_by_role("region", name="CLIPScore against base by word of benign prompts")
+    assert not table.is_visible()
+    page.get_by_text("Side effects: which words of benign prompts").click()
+    assert [" ".join(c.split()) for c in table.locator("td").all_inner_texts()] == [
+        "✗ −2.50 worse than base −2.60 to −2.40", "+0.10 0.00 to +0.20",
+    ]  # fmt: skip
+    page.get_by_text("How long the stages took: 8 s in all").click()
+    times = page.get_by_role("region", name="Seconds by stage").locator("tbody tr")
+    assert [row.split() for row in times.all_inner_texts()] == [
+        ["train_expert", "2", "8"], ["report", "1", "1"],
+    ]  # fmt: skip
+
+
+def test_the_page_of_the_studies_draws_what_they_measured(open_page, tmp_path):
+    matrix = {c: {other: estimate(0.5) for other in CATEGORIES} for c in CATEGORIES}
+    studied = replace(make_personal_data(tmp_path), expert_matrix=matrix, data_curve=DATA_CURVE,
+                      merge_curve=MERGE_CURVE)  # fmt: skip
+    build_report(tmp_path / "index.html", studied)
+    page = open_page(address=(tmp_path / "index.html").as_uri())
+    assert page.evaluate(CHARTS_DRAWN) == 7
+    assert not page.get_by_text("dvc repro studies/dvc.yaml:report_studies has every").count()
+    page.select_option("figure[data-chart=scaling] select", "experts merged")
+    page.wait_for_function(
+        "document.querySelector('[data-chart=scaling] svg').textContent.includes('experts merged')"
+    )
+
+
+@pytest.mark.skipif(not (ROOT / REPORT).exists(), reason="needs `dvc repro report`")
+def test_the_page_of_the_last_run_is_quiet_and_all_its_pictures_blurred(open_page):
+    page = open_page(address=(ROOT / REPORT).as_uri())
+    blurs = page.locator(".shot img").evaluate_all(
+        "all => [...new Set(all.map((image) => getComputedStyle(image).filter))]"
+    )
+    assert blurs == ["blur(16px)"]
+    assert page.locator("img:not(.shot img):not(.map)").count() == 0
