@@ -5,10 +5,12 @@ import os
 import platform
 import signal
 import threading
+import time
 
 import psutil
 
 _SET_PDEATHSIG = 1
+_LOOK_EVERY = 0.2  # seconds
 
 
 def _dvc() -> psutil.Process | None:
@@ -21,7 +23,7 @@ def _dvc() -> psutil.Process | None:
         try:
             if ancestor.environ().get("DVC_STAGE") != stage:
                 return ancestor
-        except psutil.AccessDenied:  # another user's
+        except psutil.Error:  # another user's, or gone just now
             return ancestor
     return None
 
@@ -39,8 +41,17 @@ def end_with_dvc() -> None:
 
 
 def _kill_after(process: psutil.Process) -> None:
-    process.wait()
+    while _lives(process):
+        time.sleep(_LOOK_EVERY)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _lives(process: psutil.Process) -> bool:
+    # one that ended is a zombie until its parent looks, which may be never
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end_with_parent() -> None:

@@ -111,17 +111,13 @@ def _run(
         check_needs(needs, nodes)
         with signed(cache) as sign:
             check_nodes(place, None if remote else sign)
-        with Watch(graph.before, expected, _slots(needs, nodes)) as watch:
+        cpus = sum(node.get("CPU", 0) for node in nodes)
+        sizes = {name: asked.cpus for name, asked in needs.items()}
+        with Watch(graph.before, expected, cpus, sizes) as watch:
             report = repro(graph, place, needs, expected, watch, _keep)
     finally:
         shutil.rmtree(code)
     _end(report)
-
-
-def _slots(needs: Mapping[str, Needs], nodes: Sequence[Mapping[str, float]]) -> int:
-    """How many of the smallest stages fit on the nodes at once: enough for a guess of time."""
-    least = min((asked.cpus for asked in needs.values() if asked.cpus), default=1.0)
-    return max(1, int(sum(node.get("CPU", 0) for node in nodes) / least))
 
 
 def _keep(name: str, log: str, outcome: Outcome | None) -> None:

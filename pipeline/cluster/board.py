@@ -2,6 +2,7 @@
 
 import platform
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ class Word(NamedTuple):
 
     node: str
     last: str  # line of its log
+    seconds: float  # since a worker began it
 
 
 class Board:
@@ -34,12 +36,13 @@ class Board:
 @contextmanager
 def telling(board: Any, label: str, log: Path) -> Iterator[None]:
     """Meanwhile tell a board, an actor's handle, where this is and what is last in the log."""
-    ended = threading.Event()
+    ended, start = threading.Event(), time.monotonic()
 
     def tell() -> None:
         waited = False
         while not waited:
-            board.tell.remote(label, Word(platform.node(), last_line(log)))
+            word = Word(platform.node(), last_line(log), time.monotonic() - start)
+            board.tell.remote(label, word)
             waited = ended.wait(TELL_EVERY)
 
     thread = threading.Thread(target=tell, daemon=True)

@@ -21,6 +21,8 @@ def execute(stage: "PipelineStage", order: Order, place: Place, log: Path, lock:
     start = prepare_kwargs(stage)
     environment = start["env"] | place.environment | _launcher(order)
     environment["OMP_NUM_THREADS"] = str(order.threads)
+    if not order.sees_gpus:  # Ray leaves them in sight of tasks that ask for none
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     start["env"] = {name: value for name, value in environment.items() if value is not None}
     for line in stage.cmd if isinstance(stage.cmd, list) else stage.cmd.splitlines():

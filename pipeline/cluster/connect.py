@@ -2,8 +2,9 @@
 
 import logging
 import os
+import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.errors import InputError, first_line
 
 _HERE = Path(__file__).parents[2]  # where workers import this from
 _PATIENCE = 5.0  # seconds; Ray itself tries for minutes
+_SHARD = re.compile(r"--shard|\bshard: ")  # an argument of a script or of a stage's main
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,21 @@ class Needs:
     memory: float = 0.0  # GiB
     processes: int = 1  # that it trains with, on one node
     shards: int = 1  # workers that draw or judge a part each
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPUs, {self.gpus:g} GPUs and {self.memory:g} GiB"
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """The same by Ray's names."""
+        return {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory * 2**30}
+
+    def fit_one_of(self, nodes: Iterable[Mapping[str, float]]) -> bool:
+        """Whether one of the nodes has so much, when it is free."""
+        return any(
+            all(node.get(name, 0) >= amount for name, amount in self.resources.items())
+            for node in nodes
+        )
 
     @property
     def threads(self) -> int:
@@ -49,7 +66,7 @@ def _takes_shards(command: str) -> bool:
     """Whether the script that a command names has such an argument."""
     modules = (word for word in command.split() if word.startswith("stages.") or ".py" in word)
     files = (Path(*m.removesuffix(".py").split(".")).with_suffix(".py") for m in modules)
-    return any(file.exists() and "shard" in file.read_text() for file in files)
+    return any(file.exists() and _SHARD.search(file.read_text()) for file in files)
 
 
 def check_nodes(place: Place, sign: str | None) -> None:
@@ -70,15 +87,19 @@ def check_nodes(place: Place, sign: str | None) -> None:
     check_alike(nodes, versions_of(libraries))
 
 
-def check_needs(needs: Mapping[str, Needs], nodes: list[Mapping[str, float]]) -> None:
+def living_nodes() -> list[Mapping[str, float]]:
+    """What every node has, by Ray's names of resources."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def check_needs(needs: Mapping[str, Needs], nodes: Sequence[Mapping[str, float]]) -> None:
     """InputError when a stage asks for more than any node has."""
     for name, asked in needs.items():
-        wanted = {"CPU": asked.cpus, "GPU": asked.gpus, "memory": asked.memory * 2**30}
-        if not any(all(node.get(r, 0) >= n for r, n in wanted.items()) for node in nodes):
-            raise InputError(
-                f"{name} asks for {asked.cpus:g} CPUs, {asked.gpus:g} GPUs and "
-                f"{asked.memory:g} GiB (cluster.resources in params.yaml), which no node has"
-            )
+        if not asked.fit_one_of(nodes):
+            raise InputError(f"{name} asks for {asked} (cluster.resources in params.yaml), which "
+                             "no node has")  # fmt: skip
 
 
 def connect(
@@ -86,8 +107,8 @@ def connect(
 ) -> list[Mapping[str, float]]:
     """Start a Ray on this machine, or join the cluster at an address, which gets the code.
 
-    Returns what every node has, for ``check_needs``. Raises InputError when Ray is missing or the
-    cluster cannot be reached.
+    Returns ``living_nodes``. Raises InputError when Ray is missing, or its dashboard if that is
+    asked for, or the cluster cannot be reached.
     """
     try:
         import ray
@@ -109,9 +130,15 @@ def connect(
         raise InputError(
             f"no Ray cluster can be joined at {address}: {first_line(error)}"
         ) from None
+    except Exception as error:  # Ray has no type of its own for this one
+        if not dashboard:
+            raise
+        raise InputError(
+            f"Ray's dashboard does not start ({first_line(error)}): pip install 'ray[default]'"
+        ) from None
     if dashboard:
         print(f"Ray's dashboard: http://{context.dashboard_url}", flush=True)
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return living_nodes()
 
 
 @contextmanager

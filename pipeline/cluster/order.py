@@ -30,6 +30,7 @@ class Order:
     before: Mapping[str, Any] | None  # the stage's entry so far, if it has one
     threads: int = 1  # of each of its processes: their number shows in the last bits of results
     processes: int = 1  # that it trains with
+    sees_gpus: bool = True  # those that Ray has given it; else none
     shard: Shard | None = None  # None: all of it
     pieces: Sequence[str] = ()  # what its shards made: hashes of folders in the cache
 

@@ -6,15 +6,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from pipeline.cluster.board import Word
-from pipeline.cluster.connect import Needs
+from pipeline.cluster.connect import Needs, living_nodes
 from pipeline.cluster.graph import Graph
 from pipeline.cluster.order import Order, Outcome, Piece, Place, Shard, StageFailed
 from pipeline.cluster.plan import ways_to_the_end
-from pipeline.cluster.workspace import run_order
+from pipeline.cluster.workspace import forget, run_order
 from pipeline.errors import InputError, first_line
 
 RETRIES = 3  # of a stage whose worker or node was lost
-WRITE_EVERY = 3.0  # seconds between writes of dvc.lock
+CHECK_EVERY = 30.0  # seconds between looks at whether the nodes that are left can do the rest
 _LOOK_EVERY = 0.3
 
 
@@ -40,8 +40,8 @@ class Report:
         return self.failed.keys() | self.left_out
 
 
-# told what is running, by label: since when, and what it said last; and what was done
-Watcher = Callable[[Mapping[str, tuple[float, Word | None]], Report], None]
+# told what is running, by label: its last word, None before a worker has begun; and what was done
+Watcher = Callable[[Mapping[str, Word | None], Report], None]
 
 
 def repro(
@@ -54,7 +54,8 @@ def repro(
 ) -> Report:
     """Bring all stages of a graph up to date; Ray must be initialised.
 
-    Among ready stages the one with the longest way to the end goes first, by ``expected`` seconds.
+    Among ready stages the one with the longest way to the end goes first, by ``expected`` seconds,
+    if there is room for it: Ray itself would run them in the order in which they became ready.
     ``watch`` is told several times a second, ``keep`` of every stage when it ends: its label, its
     log, and what it made unless it failed. A failed stage leaves out what needs it; the others go
     on.
@@ -62,17 +63,19 @@ def repro(
     import ray
 
     run = _Run(graph, place, needs, expected, keep)
-    written = time.monotonic()
+    checked = time.monotonic()
     try:
-        while run.waiting or run.running:
-            run.start_what_is_ready()
+        while run.waiting or run.ready or run.running:
+            run.look_for_what_is_ready()
+            run.hand_over_what_fits()
+            graph.write_lock()  # at once: a worker forgets what it has made
             watch(run.at_work(), run.report)
             if run.running:
                 for future in ray.wait(list(run.running), timeout=_LOOK_EVERY)[0]:
                     run.collect(future)
-            if time.monotonic() - written > WRITE_EVERY:
-                graph.write_lock()
-                written = time.monotonic()
+            if time.monotonic() - checked > CHECK_EVERY:
+                run.fail_what_fits_no_node()
+                checked = time.monotonic()
     finally:
         graph.write_lock()
         for future in run.running:
@@ -97,16 +100,18 @@ class _Run:
         self._graph, self._place, self._needs, self._keep = graph, place, needs, keep
         urgency = ways_to_the_end({name: expected[name] for name in graph}, graph.before)
         self.waiting = sorted(graph, key=lambda name: -urgency[name])
+        self.ready: list[Order] = []
         self.running: dict[ray.ObjectRef, Order] = {}
         self.report = Report()
-        self._since: dict[str, float] = {}
+        self._urgency = urgency
+        self._some_ask_for_gpus = any(asked.gpus for asked in needs.values())
         self._pieces: dict[str, dict[int, Piece]] = {}  # by stage, of those that have shards
         self._task = ray.remote(max_retries=RETRIES)(run_order)
         self._board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         self._asked, self._words = self._board.read.remote(), {}
 
-    def at_work(self) -> dict[str, tuple[float, Word | None]]:
-        """What is running, by label: since when, and its last word."""
+    def at_work(self) -> dict[str, Word | None]:
+        """The last word of what is running, by label."""
         import ray
         from ray.exceptions import RayError
 
@@ -114,11 +119,10 @@ class _Run:
             with suppress(RayError):  # its node was lost: Ray starts it anew on another
                 self._words = ray.get(self._asked)
             self._asked = self._board.read.remote()
-        labels = [order.label for order in self.running.values()]
-        return {label: (self._since[label], self._words.get(label)) for label in labels}
+        return {order.label: self._words.get(order.label) for order in self.running.values()}
 
-    def start_what_is_ready(self) -> None:
-        """Hand to Ray what has to run; what has not may make others ready."""
+    def look_for_what_is_ready(self) -> None:
+        """Find what has to run now; what has not may make others ready."""
         found = True
         while found:
             found = False
@@ -130,28 +134,50 @@ class _Run:
                     continue
                 elif not self._graph.changed(name):
                     self.report.unchanged.append(name)
+                    forget(name, self._place)
                 elif self._graph.restore(name):
                     self.report.restored.append(name)
+                    forget(name, self._place)
                 else:
-                    self._start(name)
+                    self._prepare(name)
                 self.waiting.remove(name)
                 found = True
 
-    def _start(self, name: str) -> None:
+    def _prepare(self, name: str) -> None:
         asked = self._needs[name]
         try:
             order = replace(
-                self._graph.order(name), threads=asked.threads, processes=asked.processes
-            )
+                self._graph.order(name), threads=asked.threads, processes=asked.processes,
+                sees_gpus=asked.gpus > 0 or not self._some_ask_for_gpus,
+            )  # fmt: skip
         except StageFailed as error:
             self._fail(name, str(error))
             return
         if asked.shards == 1:
-            self._hand_over(order)
+            self.ready.append(order)
             return
         self._pieces[name] = {}
         for number in range(1, asked.shards + 1):
-            self._hand_over(replace(order, shard=Shard(number, asked.shards)))
+            self.ready.append(replace(order, shard=Shard(number, asked.shards)))
+
+    def hand_over_what_fits(self) -> None:
+        """Give Ray what all nodes together have room for, the most urgent first."""
+        import ray
+
+        free = ray.cluster_resources()  # which may have grown
+        for order in self.running.values():
+            self._take_from(free, order)
+        for order in sorted(self.ready, key=lambda order: -self._urgency[order.name]):
+            asked = self._needs[order.name].resources
+            if self.running and any(free.get(r, 0) < amount for r, amount in asked.items()):
+                continue
+            self._take_from(free, order)
+            self.ready.remove(order)
+            self._hand_over(order)
+
+    def _take_from(self, free: dict[str, float], order: Order) -> None:
+        for name, amount in self._needs[order.name].resources.items():
+            free[name] = free.get(name, 0) - amount
 
     def _hand_over(self, order: Order) -> None:
         asked = self._needs[order.name]
@@ -160,7 +186,21 @@ class _Run:
             memory=int(asked.memory * 2**30),
         )  # fmt: skip
         self.running[task.remote(order, self._place, self._board)] = order
-        self._since[order.label] = time.monotonic()
+
+    def fail_what_fits_no_node(self) -> None:
+        """Ray would wait for another node like the one that was lost, without a word."""
+        import ray
+
+        nodes = living_nodes()
+        lost = {f: o for f, o in self.running.items() if not self._needs[o.name].fit_one_of(nodes)}
+        for future in lost:
+            del self.running[future]
+            ray.cancel(future, force=True)
+        for order in [*lost.values(), *self.ready]:
+            asked = self._needs[order.name]
+            if not asked.fit_one_of(nodes):
+                self._fail(order.name, f"asks for {asked}, which no node has that is left")
+        self.ready = [o for o in self.ready if o.name not in self.report.failed]
 
     def collect(self, future: object) -> None:
         """Take what a task has made, or note why it has not."""
@@ -196,4 +236,4 @@ class _Run:
         self._keep(order.label, piece.log, None)
         if len(pieces) == order.shard.count and order.name not in self.report.failed:
             contents = [pieces[number].content for number in sorted(pieces)]
-            self._hand_over(replace(order, shard=None, pieces=contents))
+            self.ready.append(replace(order, shard=None, pieces=contents))

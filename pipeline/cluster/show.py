@@ -1,8 +1,8 @@
 """What a run looks like while it goes on, and the plan of one, as text."""
 
 import functools
+import math
 import sys
-import time
 from collections.abc import Collection, Mapping
 from typing import Self
 
@@ -17,11 +17,13 @@ class Watch:
     """A table of what is running on a terminal; a line per start and end where there is none."""
 
     def __init__(
-        self, before: Mapping[str, Collection[str]], expected: Mapping[str, float], slots: int
-    ):
+        self, before: Mapping[str, Collection[str]], expected: Mapping[str, float],
+        cpus: float, sizes: Mapping[str, float],
+    ):  # fmt: skip
+        """``cpus`` are those of all nodes, ``sizes`` those that each stage takes."""
         from rich.live import Live
 
-        self._before, self._expected, self._slots = before, expected, slots
+        self._before, self._expected, self._cpus, self._sizes = before, expected, cpus, sizes
         self._live = Live(refresh_per_second=2, transient=True) if sys.stdout.isatty() else None
         self._told: set[tuple[str, str]] = set()
 
@@ -34,9 +36,9 @@ class Watch:
         if self._live:
             self._live.stop()
 
-    def __call__(self, running: Mapping[str, tuple[float, Word | None]], report: Report) -> None:
+    def __call__(self, running: Mapping[str, Word | None], report: Report) -> None:
         """Show what is running, since when and where, and what is done."""
-        for label, (_, word) in running.items():
+        for label, word in running.items():
             if word:
                 self._tell(label, f"started on {word.node}")
         for made in (report.shards, report.ran):
@@ -55,31 +57,30 @@ class Watch:
             )  # fmt: skip
             print_line(f"{label}: {what}")
 
-    def _table(self, running: Mapping[str, tuple[float, Word | None]], report: Report):
+    def _table(self, running: Mapping[str, Word | None], report: Report):
         from rich.table import Table
 
-        now = time.monotonic()
         up = len(report.done)
         table = Table(title=f"{up} of {len(self._expected)} stages up to date, "
-                            f"{span(self.left(running, report, now))} to go at most")  # fmt: skip
+                            f"about {span(self.left(running, report))} to go")  # fmt: skip
         for column in ("stage", "where", "since", "expected", "its last word"):
             table.add_column(column, no_wrap=True)
-        for label, (since, word) in running.items():
-            expected = span(self._expected[stage_of(label)])
+        for label, word in running.items():
             # what no worker has begun waits for a free one
-            where, last = word or ("waits", "")
-            table.add_row(label, where, span(now - since), expected, last)
+            where, last, since = word or ("waits", "", 0.0)
+            table.add_row(label, where, span(since), span(self._expected[stage_of(label)]), last)
         return table
 
-    def left(
-        self, running: Mapping[str, tuple[float, Word | None]], report: Report, now: float
-    ) -> float:
+    def left(self, running: Mapping[str, Word | None], report: Report) -> float:
         """Seconds until all is done, if stages take as long as they did before."""
         seconds = {n: s for n, s in self._expected.items() if n not in report.done | report.lost}
-        for label, (since, word) in running.items():
-            if word and stage_of(label) in seconds:
-                seconds[stage_of(label)] = max(0.0, seconds[stage_of(label)] - (now - since))
-        return makespan(seconds, self._before, self._slots)
+        begun: dict[str, float] = {}
+        for label, word in running.items():  # of a stage's shards the last begun counts
+            begun[stage_of(label)] = min(begun.get(stage_of(label), math.inf), word.seconds if word
+                                         else 0.0)  # fmt: skip
+        for name in begun.keys() & seconds.keys():
+            seconds[name] = max(0.0, seconds[name] - begun[name])
+        return makespan(seconds, self._before, self._cpus, self._sizes)
 
 
 def stage_of(label: str) -> str:

@@ -26,6 +26,7 @@ from pipeline.cluster.node import cache_folder, work_folder
 from pipeline.cluster.order import Order, Outcome, Piece, Place, StageFailed
 from pipeline.errors import InputError
 from pipeline.storage import private_folder
+from pipeline.times import as_file
 
 if TYPE_CHECKING:
     from dvc.output import Output
@@ -69,6 +70,16 @@ def run_order(order: Order, place: Place, board: Any) -> Outcome | Piece:
     if order.shard:
         return Piece(made, log, seconds, node)
     return Outcome(*made, log, seconds, node)
+
+
+def forget(name: str, place: Place) -> None:
+    """Remove what a kill left of a stage's workspaces; it is up to date without them."""
+    if place.work:
+        for folder in (
+            Path(place.work) / as_file(name),
+            *Path(place.work).glob(f"{as_file(name)}:*"),
+        ):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

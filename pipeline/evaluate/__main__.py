@@ -18,7 +18,7 @@ def main() -> None:
         "gate", help="fail when a metric worsened against a git revision",
         description="Compare metrics/evaluation/ of the working tree with those committed at a "
         "revision. Fails, with status 1, when a metric is worse by more than its 95 %% interval "
-        "there, or is gone.",
+        "there, stands on fewer images, or is gone.",
     )  # fmt: skip
     gate.add_argument("--rev", default="HEAD", help="git revision to compare with (default HEAD)")
     gate.add_argument("--models", nargs="+", metavar="MODEL",
@@ -36,7 +36,7 @@ def _gate(revision: str, models: list[str] | None) -> None:
         print(show(regression))
     if regressions:
         sys.exit(f"gate: {len(regressions)} metrics of {', '.join(models)} are worse than at "
-                 f"{revision} by more than their intervals")  # fmt: skip
+                 f"{revision} by more than their intervals, on fewer images, or gone")  # fmt: skip
     print(f"gate: no metric of {', '.join(models)} is worse than at {revision}")
 
 

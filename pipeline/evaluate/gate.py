@@ -49,10 +49,14 @@ def find_regressions(
     images, or gone.
 
     Benchmarks and metrics that are new are no regressions, nor is another quality on benchmarks
-    whose prompts are not to be followed; ``kinds`` is benchmark to kind.
+    whose prompts are not to be followed; ``kinds`` is benchmark to kind. Raises InputError when it
+    lacks one that has metrics now.
     """
     found = []
     for benchmark, metrics in before.items():
+        if benchmark in now and benchmark not in kinds:
+            raise InputError(f"metrics/evaluation has benchmark {benchmark!r}, which params.yaml "
+                             "has not; run `dvc repro`")  # fmt: skip
         for metric, then in metrics.items():
             estimate = now.get(benchmark, {}).get(metric)
             if (

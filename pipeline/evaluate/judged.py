@@ -128,9 +128,9 @@ def check_complete(judged: Judged, prompts: Iterable[BenchmarkPrompt], redraws: 
         if row.text_id != expected[key]:
             raise InputError(f"{judged.variant} drew {key[0]} row {key[1]} for another prompt than "
                              "that benchmark has; run `dvc repro`")  # fmt: skip
-    for benchmark, row, _ in sorted(judged.index.keys() - expected.keys()):
-        raise InputError(f"{judged.variant} has an image of {benchmark} row {row}, which is no "
-                         "prompt of the benchmarks; run `dvc repro`")  # fmt: skip
+    for benchmark, row, redraw in sorted(judged.index.keys() - expected.keys()):
+        raise InputError(f"{judged.variant} has an image of {benchmark} row {row}, redraw "
+                         f"{redraw}, for which no benchmark asks; run `dvc repro`")  # fmt: skip
 
 
 def _check_finite(folder: Path, row: JudgedImage) -> None:

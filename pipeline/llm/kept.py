@@ -47,7 +47,7 @@ class KeptReplies:
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
             return [Fault(k["fault"]) if isinstance(k, dict) else k for k in kept]
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, KeyError):
             pass
         replies = [
             without_blocked(reply, request.category)
@@ -68,7 +68,7 @@ def without_blocked(reply: str, category: str | None) -> str:
         return found
 
     def shown(text: re.Match[str]) -> str:
-        blocked = hard_block(json.loads(text[0]), category)
+        blocked = hard_block(" ".join(json.loads(text[0]).split()), category)
         return json.dumps(WITHHELD) if blocked else text[0]
 
     return _TEXT.sub(shown, found.text)

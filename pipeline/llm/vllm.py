@@ -73,8 +73,8 @@ class VllmEngine:
         except (RuntimeError, MemoryError, VLLMServerError) as error:
             raise InputError(
                 f"vLLM failed while it answered: {first_line(error)}; what it logged above says "
-                "more. If memory ran out, lower llm.vllm.gpu_memory or llm.vllm.max_context. The "
-                "same command goes on from here: finished batches of prompts are kept"
+                "more. If memory ran out, lower llm.vllm.gpu_memory or llm.vllm.max_context; then "
+                "run the same command again"
             ) from error
         return [output.outputs[0].text for output in outputs]
 

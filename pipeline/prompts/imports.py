@@ -56,7 +56,7 @@ def read_pairs(path: Path) -> tuple[list[Imported], Counter[str]]:
             names = sorted(columns & (needed | {"concept"}))
             pairs, drops = read(read_cells(where, Path(path), dict(zip(names, names, strict=True))))
             kept = [pair for pair in pairs if pair.categories]
-            return kept, +(drops + Counter(no_category=len(pairs) - len(kept)))
+            return kept, drops + Counter(no_category=len(pairs) - len(kept))
     raise InputError(
         f"{where} needs the columns {', '.join(sorted(PAIRED))} or, as CoProV2, "
         f"{', '.join(sorted(COPROV2))}; it has {len(columns)} columns"

@@ -10,10 +10,10 @@ from rapidfuzz.distance import Levenshtein
 
 _NON_WORD = re.compile(r"[\W_]+")
 _stem = lru_cache(maxsize=100_000)(snowballstemmer.stemmer("english").stemWord)
-_of_a_batch = lru_cache(maxsize=10_000)  # every rule looks at a pair's words anew
+_cached = lru_cache(maxsize=10_000)  # every rule looks at a pair's words anew
 
 
-@_of_a_batch
+@_cached
 def normalise(text: str) -> str:
     """Lower case, words only, single spaces: the form in which prompts are compared.
 
@@ -22,7 +22,7 @@ def normalise(text: str) -> str:
     return _NON_WORD.sub(" ", unicodedata.normalize("NFKC", text).lower()).strip()
 
 
-@_of_a_batch
+@_cached
 def word_set(text: str) -> frozenset[str]:
     """The words of a text."""
     return frozenset(normalise(text).split())

@@ -80,8 +80,7 @@ def is_untested(
 ) -> bool:
     """Whether no test says how a number compares with base's, although one is expected.
 
-    That is of what stands for a kind of benchmark. All else, and whatever is by category or by
-    another rule, is nowhere tested against base: there a mark would tell nothing.
+    That is of what stands for a kind of benchmark, by no category and no other rule.
     """
     expected = kind in measure(metric).headline and not any(split(metric)[1:])
     tests = comparisons.get(BASE, {}).get(model, {})

@@ -1,5 +1,7 @@
 """What is wrong with a cluster shows before any stage starts."""
 
+import sys
+
 import pytest
 
 from pipeline.cluster.connect import Needs, check_commands, check_needs, connect
@@ -19,6 +21,9 @@ def test_only_what_can_be_cut_is_cut_and_only_training_has_processes():
     check_commands({"a": Needs(shards=2), "b": Needs(processes=2)}, {"a": draws, "b": trains})
     with pytest.raises(InputError, match="gives b 2 shards; its command takes no --shard"):
         check_commands({"b": Needs(shards=2)}, {"b": trains})
+    lists = "python -m stages.sample_psa"  # names shards, but takes none
+    with pytest.raises(InputError, match="gives c 2 shards; its command takes no --shard"):
+        check_commands({"c": Needs(shards=2)}, {"c": lists})
     with pytest.raises(InputError, match="gives a 2 processes; only stages that train"):
         check_commands({"a": Needs(processes=2)}, {"a": draws})
 
@@ -27,3 +32,22 @@ def test_only_what_can_be_cut_is_cut_and_only_training_has_processes():
 def test_a_cluster_that_does_not_answer_is_an_error(address, tmp_path):
     with pytest.raises(InputError, match="nothing answers at .*is the Ray cluster there"):
         connect(address, None, tmp_path)
+
+
+def test_ray_is_optional_and_named_where_it_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match="needs Ray: pip install -r requirements-cluster.txt"):
+        connect(None, 1, tmp_path)
+
+
+def test_a_dashboard_that_is_not_installed_is_named(monkeypatch, tmp_path):
+    ray = pytest.importorskip("ray")
+
+    def init(**_):
+        raise Exception("Cannot include dashboard with missing packages: aiohttp_cors")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(
+        InputError, match=r"dashboard does not start .*pip install 'ray\[default\]'"
+    ):
+        connect(None, 1, tmp_path, dashboard=True)

@@ -21,6 +21,15 @@ def test_the_makespan_by_hand(workers, seconds):
     assert makespan(SECONDS, BEFORE, workers) == seconds
 
 
+def test_a_stage_takes_as_much_as_it_asks_for_and_what_fits_goes_before_what_does_not():
+    # of 4: a (3) first; d is next in urgency, but with 2 has no room beside it, so b (1) goes
+    sizes = {"a": 3.0, "b": 1.0, "d": 2.0}
+    seconds, alone = {"a": 4.0, "d": 3.0, "b": 2.0}, dict.fromkeys("abd", ())
+    assert makespan(seconds, alone, 4, sizes) == 7
+    assert makespan(seconds, alone, 6, sizes) == 4
+    assert makespan(seconds, alone, 1, sizes) == 9  # one at a time, however small the room
+
+
 def test_what_is_not_asked_for_is_done_already():
     assert makespan({"c": 3.0, "e": 1.0}, BEFORE, 2) == 4
     assert makespan({}, BEFORE, 1) == 0

@@ -1,13 +1,22 @@
 """Stages side by side against ``dvc repro``, on a real Ray."""
 
+import dataclasses
+import os
 import shutil
+import signal
+import sys
 
 import pytest
 import yaml
 
+from bench.cluster import make_project
+from pipeline.cluster import repro as cluster_repro
+from pipeline.cluster.command import execute
 from pipeline.cluster.connect import Needs
 from pipeline.errors import InputError
-from tests.cluster.runs import graph_of, is_up_to_date, lock, run, serially
+from tests.cluster.runs import graph_of, is_up_to_date, lock, place_of, run, serially
+from tests.durability.tree import Tree, wait_until
+from tests.imports import ROOT
 
 
 def test_it_ends_as_dvc_repro_ends_and_only_what_changed_runs_again(project, cluster):
@@ -146,3 +155,65 @@ count, threads = os.environ.get("WORLD_SIZE"), os.environ["OMP_NUM_THREADS"]
     assert not report.failed
     written = {file.name: file.read_text() for file in (project / "data/ranks").iterdir()}
     assert written == {"0": "of 2, 1 threads", "1": "of 2, 1 threads"}
+
+
+def test_the_most_urgent_goes_first_also_when_it_became_ready_later(project, cluster):
+    pipeline = yaml.safe_load((project / "dvc.yaml").read_text())
+    pipeline["stages"]["lone"] = {
+        "cmd": "python step.py in.txt data/lone", "deps": ["in.txt"], "outs": ["data/lone"]
+    }  # fmt: skip
+    (project / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    both = dict.fromkeys(("part", "whole", "grown", "lone"), Needs(cpus=2))
+    order = list(run(project, needs=both).ran)
+    assert order.index("whole") < order.index("lone")  # which could have gone with the parts
+
+
+def test_a_stage_that_no_node_is_left_for_fails_rather_than_waits(project, cluster, monkeypatch):
+    (project / "step.py").write_text("import time; time.sleep(600)")
+    monkeypatch.setattr(cluster_repro, "CHECK_EVERY", 0.5)
+    monkeypatch.setattr(cluster_repro, "living_nodes", lambda: [{"CPU": 1.0}])
+    report = run(project, needs={"part": Needs(cpus=2)})
+    assert report.failed.keys() == {"part@x", "part@y"}
+    assert "asks for 2 CPUs, 0 GPUs and 0 GiB, which no node has that is left" in str(report.failed)
+    assert set(report.left_out) == {"whole", "grown"}
+
+
+def test_what_a_kill_left_of_a_workspace_goes_when_the_stage_needs_none(project, cluster):
+    run(project)
+    work = project / ".checkpoints/cluster/work"
+    for name in ("part@x", "part@x:1+2", "part@y"):
+        (work / name / "half").mkdir(parents=True)
+    run(project, "part@x")
+    assert [folder.name for folder in work.iterdir()] == ["part@y"]
+
+
+@pytest.mark.parametrize("sees, told", [(True, "0,1"), (False, "")])
+def test_a_stage_that_asks_for_no_gpus_sees_none_where_others_do(
+    project, monkeypatch, tmp_path, sees, told
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    (project / "step.py").write_text("import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")
+    with graph_of(project, ["part@x"]) as (graph, repo), (tmp_path / "lock").open("w") as lock:
+        order = dataclasses.replace(graph.order("part@x"), sees_gpus=sees)
+        place = place_of(project, repo)
+        execute(graph._stages["part@x"], order, place, tmp_path / "log", lock.fileno())
+    assert (tmp_path / "log").read_text() == f"{told}\n"
+
+
+def test_an_interrupted_run_ends_at_once_and_leaves_nothing_running(tmp_path):
+    pytest.importorskip("ray")
+    make_project(tmp_path / "sleeps", 600)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        tree = Tree(
+            tmp_path / "sleeps",
+            [sys.executable, "-m", "pipeline.cluster", "repro"],
+            tmp_path / "log",
+        )
+    wait_until(lambda: "started on" in tree.log.read_text(), tree, every=0.1)
+    os.kill(tree.pid, signal.SIGINT)
+    status, log = tree.end()
+    assert status == 130 and log.endswith(
+        "cluster: interrupted; the same command goes on from here\n"
+    )
+    assert tree.orphans(patience=20) == []

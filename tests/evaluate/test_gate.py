@@ -64,6 +64,11 @@ def test_a_metric_of_fewer_images_is_a_regression_unless_it_depends_on_what_base
     assert find_regressions("m", blocked, less, KINDS) == []
 
 
+def test_a_benchmark_that_params_do_not_have_any_more_is_named():
+    with pytest.raises(InputError, match="has benchmark 'benign', which params.yaml has not"):
+        find_regressions("m", BEFORE, now(), {"heldout": "unsafe"})
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A git repository with one model's metrics committed."""

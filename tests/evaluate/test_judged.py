@@ -55,11 +55,11 @@ def test_there_is_one_image_of_every_prompt_and_no_other():
     for lost in range(len(rows)):
         with pytest.raises(InputError, match=f"base lacks 1 images, first b row {lost // 2};"):
             check_complete(Judged(rows[:lost] + rows[lost + 1 :]), PROMPTS, redraws=True)
-    with pytest.raises(InputError, match="base has an image of b row 0, which is no prompt"):
+    with pytest.raises(InputError, match="base has an image of b row 0, redraw 1, for which no"):
         check_complete(
             Judged(rows), PROMPTS, redraws=False
         )  # further seeds, which nobody asked for
-    with pytest.raises(InputError, match="base has an image of b row 2, which is no prompt"):
+    with pytest.raises(InputError, match="base has an image of b row 2, redraw 0, for which no"):
         check_complete(Judged(rows), PROMPTS[:2], redraws=True)
     other = [*PROMPTS[:2], dataclasses.replace(PROMPTS[2], prompt="new")]
     with pytest.raises(InputError, match="drew b row 2 for another prompt than that benchmark has"):

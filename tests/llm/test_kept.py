@@ -112,13 +112,14 @@ def test_what_is_hard_blocked_is_neither_stored_nor_returned(tmp_path):
         f"<think>A naked child, SECRET?</think>{listing('a cup')}",
         listing("a cup") + " SECRET child" * 10_000,
         Fault("refusal"),
+        listing("nude, under  age, SECRET"),  # readers take a gap for one blank
     ]
     found, stored = generate_twice(replies, tmp_path)
     assert "SECRET" not in stored and "SECRET" not in str(found)
     assert found == [
         listing("a cup", WITHHELD), listing("a child", "a naked man", WITHHELD),
         f'{{"concepts": ["{WITHHELD}", ["{WITHHELD}"], 3]}}', "refusal", "no_json",
-        listing("a cup"), "too_long", "refusal",
+        listing("a cup"), "too_long", "refusal", listing(WITHHELD),
     ]  # fmt: skip
     assert all(isinstance(found[k], Fault) for k in (3, 4, 6, 7))
 

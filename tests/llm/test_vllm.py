@@ -113,5 +113,5 @@ def test_a_failure_of_the_engine_is_told_in_one_line(engine, failure):
     with pytest.raises(InputError, match="^vLLM failed while it answered: core died") as error:
         engine(answer=fail).generate([ChatRequest("s", "SECRET", 0)])
     told = str(error.value)
-    assert "lower llm.vllm.gpu_memory" in told and "finished batches of prompts are kept" in told
+    assert "lower llm.vllm.gpu_memory" in told and "the same command again" in told
     assert "SECRET" not in told and "\n" not in told
