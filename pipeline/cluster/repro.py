@@ -57,7 +57,7 @@ def repro(
     Among ready stages the one with the longest way to the end goes first, by ``expected`` seconds,
     if there is room for it: Ray itself would run them in the order in which they became ready.
     ``watch`` is told several times a second, ``keep`` of every stage when it ends: its label, its
-    log, and what it made unless it failed. A failed stage leaves out what needs it; the others go
+    log, and what it made unless it failed, its shards' seconds included. A failed stage leaves out what needs it; the others go
     on.
     """
     import ray
@@ -215,7 +215,8 @@ class _Run:
             else:
                 self._graph.take(order.name, made)
                 self.report.ran[order.name] = made
-                self._keep(order.name, made.log, made)
+                shards = sum(p.seconds for p in self._pieces.get(order.name, {}).values())
+                self._keep(order.name, made.log, replace(made, seconds=made.seconds + shards))
         except RayTaskError as error:
             known = isinstance(error.cause, StageFailed | InputError)
             self._fail(order.name, str(error.cause) if known else f"broke down:\n{error}")

@@ -200,20 +200,15 @@ def test_a_stage_that_asks_for_no_gpus_sees_none_where_others_do(
     assert (tmp_path / "log").read_text() == f"{told}\n"
 
 
-def test_an_interrupted_run_ends_at_once_and_leaves_nothing_running(tmp_path):
+def test_an_interrupted_run_ends_at_once_and_leaves_nothing_running(tmp_path, monkeypatch):
     pytest.importorskip("ray")
     make_project(tmp_path / "sleeps", 600)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        tree = Tree(
-            tmp_path / "sleeps",
-            [sys.executable, "-m", "pipeline.cluster", "repro"],
-            tmp_path / "log",
-        )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = [sys.executable, "-m", "pipeline.cluster", "repro"]
+    tree = Tree(tmp_path / "sleeps", command, tmp_path / "log")
     wait_until(lambda: "started on" in tree.log.read_text(), tree, every=0.1)
     os.kill(tree.pid, signal.SIGINT)
     status, log = tree.end()
-    assert status == 130 and log.endswith(
-        "cluster: interrupted; the same command goes on from here\n"
-    )
+    assert status == 130
+    assert log.endswith("cluster: interrupted; the same command goes on from here\n")
     assert tree.orphans(patience=20) == []

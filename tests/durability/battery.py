@@ -4,6 +4,9 @@ Clones HEAD into a temporary folder and starts ``dvc repro`` there. At random mo
 the expected time, every process of it gets SIGKILL; none may survive. ``python -m pipeline.mend``,
 and the run goes on. What the last run, undisturbed, leaves must be what is committed, with no
 half-written file anywhere. The status is 1 on any difference.
+
+With ``--workers`` stages run side by side through Ray, and its workers alone are killed, each with
+its stage: one run must come to the same end by itself.
 """
 
 import argparse
@@ -77,6 +80,26 @@ class Battery:
         if not self.faults:
             self._end(self._start(), killed)
 
+    def run_on(self, kills: int) -> None:
+        """The same of one run, whose workers are killed one by one."""
+        print(f"{len(self._open)} stages, {self._whole:.0f} s expected", flush=True)
+        tree, killed = self._start(), 0
+        while killed < kills and tree.running():
+            moment = self._random.uniform(0, EARLY * self._left() / (kills - killed + 1))
+            start = time.monotonic()
+            while tree.running() and time.monotonic() - start < moment:
+                time.sleep(0.02)
+            self._spent += time.monotonic() - start
+            self._progress()
+            at_work = [w for name in self._open for w in tree.named(f"ray::{name}")]
+            if at_work:
+                worker = self._random.choice(at_work)
+                name = worker.cmdline()[0]
+                worker.kill()
+                killed += 1
+                print(f"kill {killed:3d}  after {self._spent:4.0f} s  {name}", flush=True)
+        self._end(tree, killed)
+
     def _left(self) -> float:
         """Seconds that are left, at the pace so far."""
         left = sum(self._open.values())
@@ -146,12 +169,13 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=[], help="as of dvc repro (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--cluster", action="store_true", help="stages side by side, through Ray")
+    parser.add_argument("--workers", action="store_true", help="kill its workers only")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         clone = Path(temporary).resolve() / "repo"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        battery = Battery(clone, args.targets, args.cluster, args.seed)
-        battery.run(args.kills)
+        battery = Battery(clone, args.targets, args.cluster or args.workers, args.seed)
+        (battery.run_on if args.workers else battery.run)(args.kills)
     for fault in battery.faults:
         print(f"FAULT: {fault}")
     print("as committed, nothing half-written, no orphans" if not battery.faults else

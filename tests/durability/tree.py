@@ -56,6 +56,15 @@ class Tree:
                 process.kill()
         return self._root.wait() < 0
 
+    def named(self, start: str) -> list[psutil.Process]:
+        """Its processes whose command lines start so, oldest first."""
+        found = []
+        for process in psutil.Process(self._root.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if " ".join(process.cmdline()).startswith(start):
+                    found.append(process)
+        return sorted(found, key=psutil.Process.create_time)
+
     def end(self) -> tuple[int, str]:
         """Exit status and output, once the command has ended."""
         return self._root.wait(PATIENCE), self.log.read_text(errors="replace")
