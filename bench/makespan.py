@@ -30,7 +30,7 @@ PAIRS = {"hate": 4393, "sexual": 2712, "violence": 2141, "shocking": 2115,
 PROMPTS = 8000 + 3000  # CoProv2_test.csv, and COCO captions as benchmarks/coco.yaml cuts them
 REFERENCES = 3000  # photos of these captions
 PROFILE = Path("profiles/sd15.yaml")  # steps, batches, users: the papers' where those say so
-SHARDED = ("generate_images", "sample_benchmark")  # that take --shard
+SHARDED = ("generate_images", "score_images", "sample_benchmark", "score_benchmark")  # by --shard
 # what a stage loads before its first row, by which two stages of the last run show it: they do the
 # same per row, and have different numbers of rows
 LOADS_JUDGES = ("score_images", "score_benchmark", "score_references", "score_psa")
