@@ -160,6 +160,7 @@ def main() -> None:
     category = taxonomy()
     replies = candidates(category, args.pairs)
     benchmarks = benchmark_prompts(category, replies)
+    alone, _ = seconds(lambda: accept(replies, category, ()))
     taken, fates = seconds(lambda: accept(replies, category, benchmarks))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
     few = [read_pair(c.reply).unsafe for c in replies[: args.naive]]
@@ -168,7 +169,8 @@ def main() -> None:
     if by_index != by_all:
         raise SystemExit("the index and the comparison of all with all disagree")
     publish("prompts", [
-        row("pairs checked and deduplicated", taken, None, "s", args.pairs),
+        row("pairs checked and deduplicated", alone, None, "s", args.pairs),
+        row(f"also looked for in {len(benchmarks)} prompts", taken, None, "s", args.pairs),
         row("pairs: peak memory", peak, None, "GiB", args.pairs),
         row("near duplicates alone", ours, naive, "s", args.naive),
     ], fates=fates, near_duplicates=len(by_all))  # fmt: skip
