@@ -57,8 +57,8 @@ def repro(
     Among ready stages the one with the longest way to the end goes first, by ``expected`` seconds,
     if there is room for it: Ray itself would run them in the order in which they became ready.
     ``watch`` is told several times a second, ``keep`` of every stage when it ends: its label, its
-    log, and what it made unless it failed, its shards' seconds included. A failed stage leaves out what needs it; the others go
-    on.
+    log, and what it made unless it failed, its shards' seconds included. A failed stage leaves out
+    what needs it; the others go on.
     """
     import ray
 
