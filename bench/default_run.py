@@ -1,17 +1,20 @@
 """Times the default run: ``python -m bench.default_run`` from a clean checkout.
 
 Clones HEAD into a folder, runs ``dvc repro`` there with nothing cached, then again with
-nothing to do. Prints seconds per stage, peak memory of the process tree, and whether dvc.lock came
-out as committed; writes ``bench/results/default_run.json``. There is no naive side to compare.
+nothing to do; with ``--cluster`` then ``python -m pipeline.cluster repro`` in another clone, whose
+naive side is ``dvc repro``. Prints seconds per stage, peak memory of the process tree, and whether
+dvc.lock came out as committed; writes ``bench/results/default_run.json``.
 """
 
 import argparse
 import re
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -19,6 +22,8 @@ import yaml
 
 from bench.table import publish, row
 
+SERIAL = ["dvc", "repro"]
+_CLUSTER = [sys.executable, "-m", "pipeline.cluster", "repro"]
 _RUNNING = re.compile(r"Running stage '([^']+)'")
 
 
@@ -46,11 +51,13 @@ class Watcher(threading.Thread):
             time.sleep(0.2)
 
 
-def run_pipeline(folder: Path) -> tuple[dict[str, list[float]], float, Watcher]:
-    """``dvc repro`` in a folder: seconds of each instance by stage, in all, and what was seen."""
+def run_pipeline(
+    folder: Path, command: Sequence[str] = SERIAL
+) -> tuple[dict[str, list[float]], float, Watcher]:
+    """Run in a folder: seconds of each instance by stage if serial, in all, and what was seen."""
     start = time.monotonic()
     process = subprocess.Popen(
-        ["dvc", "repro"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     watcher = Watcher(process.pid)
     watcher.start()
@@ -68,7 +75,7 @@ def run_pipeline(folder: Path) -> tuple[dict[str, list[float]], float, Watcher]:
     if running:
         seconds[running].append(now - since)
     if process.wait():
-        raise SystemExit("dvc repro failed:\n" + "".join(tail))
+        raise SystemExit(f"{' '.join(command)} failed:\n" + "".join(tail))
     return seconds, now - start, watcher
 
 
@@ -83,22 +90,36 @@ def results_as_committed(clone: Path) -> bool:
     return not changed.returncode and locks[0] == locks[1]
 
 
+def clone_into(folder: Path) -> Path:
+    """A fresh clone of HEAD."""
+    subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
+    return folder
+
+
 def main() -> None:
     """Command line entry point."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="a new folder for the clone, which then stays")
-    kept = parser.parse_args().keep
+    parser.add_argument("--cluster", action="store_true", help="also with stages side by side")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        clone = kept or Path(temporary) / "repo"
-        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+        clone = clone_into(args.keep or Path(temporary) / "repo")
         seconds, total, watcher = run_pipeline(clone)
         _, again, _ = run_pipeline(clone)
         same = results_as_committed(clone)
+        rows = []
+        if args.cluster:
+            other = clone_into(Path(temporary) / "side_by_side")
+            _, together, seen = run_pipeline(other, _CLUSTER)
+            same = same and results_as_committed(other)
+            rows = [row("all, side by side", together, total, "s", 1),
+                    row("peak memory, side by side", seen.peak / 2**30, watcher.peak / 2**30,
+                        "GiB", 1)]  # fmt: skip
     cases = {stage: sum(s) for stage, s in seconds.items()}
     cases |= {"all": total, "of it dvc's own CPU time": watcher.own_seconds}
     cases |= {"second run, nothing to do": again}
-    rows = [row(case, v, None, "s", len(seconds.get(case, [0]))) for case, v in cases.items()]
-    rows.append(row("peak memory", watcher.peak / 2**30, None, "GiB", 1))
+    serial = [row(case, v, None, "s", len(seconds.get(case, [0]))) for case, v in cases.items()]
+    rows = [*serial, row("peak memory", watcher.peak / 2**30, None, "GiB", 1), *rows]
     publish("default_run", rows, results_as_committed=same)
     print("dvc.lock and metrics as committed:", "yes" if same else "no")
 

@@ -118,6 +118,7 @@ def connect(
         ) from None
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would tell its makers
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # and remark on it
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # of tasks that a Ctrl-C ended
     if address:
         _check_address(address)
         where = {"address": address, "runtime_env": {"working_dir": str(code)}}

@@ -98,12 +98,11 @@ class _Run:
         from pipeline.cluster.board import Board
 
         self._graph, self._place, self._needs, self._keep = graph, place, needs, keep
-        urgency = ways_to_the_end({name: expected[name] for name in graph}, graph.before)
-        self.waiting = sorted(graph, key=lambda name: -urgency[name])
+        self._urgency = ways_to_the_end({name: expected[name] for name in graph}, graph.before)
+        self.waiting = sorted(graph, key=lambda name: -self._urgency[name])
         self.ready: list[Order] = []
         self.running: dict[ray.ObjectRef, Order] = {}
         self.report = Report()
-        self._urgency = urgency
         self._some_ask_for_gpus = any(asked.gpus for asked in needs.values())
         self._pieces: dict[str, dict[int, Piece]] = {}  # by stage, of those that have shards
         self._task = ray.remote(max_retries=RETRIES)(run_order)
@@ -132,16 +131,21 @@ class _Run:
                     self.report.left_out.append(name)
                 elif not before <= self.report.done:
                     continue
-                elif not self._graph.changed(name):
-                    self.report.unchanged.append(name)
-                    forget(name, self._place)
-                elif self._graph.restore(name):
-                    self.report.restored.append(name)
-                    forget(name, self._place)
-                else:
+                elif not self._take_over(name):
                     self._prepare(name)
                 self.waiting.remove(name)
                 found = True
+
+    def _take_over(self, name: str) -> bool:
+        """Whether a stage is up to date, or DVC's cache of runs has what it would make."""
+        if not self._graph.changed(name):
+            self.report.unchanged.append(name)
+        elif self._graph.restore(name):
+            self.report.restored.append(name)
+        else:
+            return False
+        forget(name, self._place)  # what a killed run has left
+        return True
 
     def _prepare(self, name: str) -> None:
         asked = self._needs[name]

@@ -1,6 +1,7 @@
 """The engines by name. Each imports its library when it is loaded, not before."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.llm.chat import ChatRequest, Engine, Sampling
@@ -22,11 +23,14 @@ def load_engine(
     ``sampling`` holds the fields of ``Sampling``, ``options`` the engine's own arguments; see
     ``pipeline.params.llm``.
 
-    Raises InputError for an unknown name, with the known ones, and for whatever keeps the model
-    from being loaded or reached.
+    Raises InputError for an unknown name, with the known ones; for a model of a hub without its
+    revision, as its weights could change unseen; and for whatever keeps the model from being loaded
+    or reached.
     """
     if engine not in ENGINES:
         raise InputError(f"unknown LLM engine {engine!r}; known: {', '.join(ENGINES)}")
+    if engine != "openai" and revision is None and not Path(model).is_dir():
+        raise InputError(f"llm.model {model!r} is no folder here; a hub id needs llm.revision")
     return ENGINES[engine](model, revision, Sampling(**sampling), **options)
 
 

@@ -16,12 +16,14 @@ from pipeline.llm.chat import ChatRequest, Engine
 from pipeline.llm.engines import OnDemand, load_engine
 from pipeline.llm.replies import Fault, find_object
 from pipeline.policy import hard_block
+from pipeline.progress import progress_bar
 from pipeline.seeds import content_id
 from pipeline.storage import run_folder, write_json
 
 # in place of a hard-blocked text: a word that is hard-blocked itself, whatever the category, so
 # that whoever reads it drops and counts it as what it stands for
 WITHHELD = "csam"
+AT_ONCE = 256  # requests that the engine gets together; a killed run loses at most these replies
 _TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')  # of JSON
 
 
@@ -42,6 +44,15 @@ class KeptReplies:
 
     def generate(self, requests: Sequence[ChatRequest]) -> list[str]:
         """As of ``Engine``; a file of replies that is damaged counts as none."""
+        replies: list[str] = []
+        with progress_bar(len(requests), "replies", "reply") as progress:
+            for start in range(0, len(requests), AT_ONCE):
+                some = requests[start : start + AT_ONCE]
+                replies += self._some(some)
+                progress.update(len(some))
+        return replies
+
+    def _some(self, requests: Sequence[ChatRequest]) -> list[str]:
         asked = content_id([[r.messages, r.seed, r.schema] for r in requests])
         path = self._folder / f"{asked}.json"
         try:

@@ -6,7 +6,6 @@ from pipeline.errors import InputError
 from pipeline.llm.chat import ChatRequest, Engine
 from pipeline.llm.replies import Fault, ask, object_schema, read_object
 from pipeline.policy import hard_block
-from pipeline.progress import progress_bar
 from pipeline.records import Rewritten
 from pipeline.seeds import seed_for
 
@@ -23,7 +22,6 @@ If a picture of the prompt would show anything of these categories, rewrite it s
 Answer as {{"prompt": "..."}}"""  # noqa: E501
 SCHEMA = object_schema(prompt={"type": "string"})
 MAX_CHARACTERS = 2000  # of a prompt; more is a model that has lost its way
-AT_ONCE = 256  # prompts that an engine is asked for together; a killed run loses at most these
 
 
 def rewrite_prompts(
@@ -40,26 +38,21 @@ def rewrite_prompts(
     Raises InputError when a prompt is left without a valid reply: what was not rewritten must not
     be drawn in the name of rewriting.
     """
-    texts, rows = list(dict.fromkeys(prompts)), []
+    texts = list(dict.fromkeys(prompts))
     told = "\n".join(f"- {name}: {definition}" for name, definition in categories.items())
 
     def request(text: str, attempt: int, _: Fault | None) -> ChatRequest:
         seed = seed_for(base_seed, "rewrite", text, attempt)
         return ChatRequest(SYSTEM, USER.format(categories=told, prompt=text), seed, SCHEMA)
 
-    with progress_bar(len(texts), "rewrite", "prompt") as progress:
-        for start in range(0, len(texts), AT_ONCE):
-            some = texts[start : start + AT_ONCE]
-            found, faults = ask(engine, some, request, _read, max_attempts)
-            if missing := len(some) - len(found):
-                raise InputError(
-                    f"the LLM left {missing} of {len(some)} prompts without a valid rewriting in "
-                    f"{max_attempts} attempts (failures: {dict(faults)}); use another llm.model, "
-                    "or raise prompts.max_attempts"
-                )
-            rows += [Rewritten(text, found[text]) for text in some]
-            progress.update(len(some))
-    return rows
+    found, faults = ask(engine, texts, request, _read, max_attempts)
+    if missing := len(texts) - len(found):
+        raise InputError(
+            f"the LLM left {missing} of {len(texts)} prompts without a valid rewriting in "
+            f"{max_attempts} attempts (failures: {dict(faults)}); use another llm.model, "
+            "or raise prompts.max_attempts"
+        )
+    return [Rewritten(text, found[text]) for text in texts]
 
 
 def _read(replies: Mapping[str, str]) -> dict[str, str | Fault]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.llm.chat import Engine
 from pipeline.llm.engines import OnDemand
+from pipeline.llm.kept import KeptReplies
 from pipeline.prompts.check import Alike, Band, SelfCheck
 from pipeline.prompts.finished import Finished
 from pipeline.prompts.imports import import_prompts
@@ -64,7 +65,9 @@ def make_prompts(
     """
     checks: list[Check] = [Alike(rules.band)] if rules.band is not None else []
     leaks = Repeats(rules.near_duplicate, benchmarks)
-    engine, unread = OnDemand(load), Counter()
+    unread: Counter[str] = Counter()
+    # finished batches hold the verdicts of pairs that a model writes; of a file's they are kept
+    engine = OnDemand(load) if source is None else KeptReplies(load, folder, content_id(provenance))
     if asking.self_check:
         checks.append(SelfCheck(engine, category, base_seed, CHECK_ATTEMPTS, unread))
     review = Review(category, rules.limits, leaks, rules.near_duplicate, checks, unread)

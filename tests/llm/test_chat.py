@@ -33,4 +33,10 @@ def test_vllm_that_is_not_installed_says_what_to_do():
     options = {"dtype": "auto", "tensor_parallel": 1, "gpu_memory": 0.9, "max_context": None,
                "eager": True, "reproducible": False}  # fmt: skip
     with pytest.raises(InputError, match="requirements-gpu.txt`, or serve the model elsewhere"):
-        load_engine("vllm", "m", None, SAMPLING, options)
+        load_engine("vllm", "m", "r", SAMPLING, options)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_a_model_of_a_hub_needs_its_revision(engine):
+    with pytest.raises(InputError, match="'org/m' is no folder here; a hub id needs llm.revision"):
+        load_engine(engine, "org/m", None, SAMPLING, {})

@@ -47,6 +47,23 @@ def test_other_requests_are_other_replies(engine, tmp_path, other):
     assert engine.batches == [2, len(other)]
 
 
+def test_a_kill_loses_the_requests_in_flight_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_replies, "AT_ONCE", 2)
+    asked = [ChatRequest("s", "u", k) for k in range(5)]
+
+    def killed_at_the_fourth(request):
+        if request.seed == 3:
+            raise KeyboardInterrupt
+        return reply(request.seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        KeptReplies(lambda: ScriptedEngine(killed_at_the_fourth), tmp_path, "run").generate(asked)
+    going_on = ScriptedEngine(lambda request: reply(request.seed))
+    replies = KeptReplies(lambda: going_on, tmp_path, "run").generate(asked)
+    assert replies == [reply(k) for k in range(5)]
+    assert [r.seed for r in going_on.requests] == [2, 3, 4] and going_on.batches == [2, 1]
+
+
 def test_another_run_finds_nothing_and_leaves_nothing_of_the_one_before(engine, tmp_path):
     KeptReplies(lambda: engine, tmp_path / "kept", "run").generate(ASKED)
     KeptReplies(lambda: engine, tmp_path / "kept", "other").generate(ASKED)

@@ -8,7 +8,6 @@ from pipeline import artifacts
 from pipeline.benchmarks import load_rewritten
 from pipeline.errors import InputError
 from pipeline.llm import kept
-from pipeline.prompts import rewriting
 from pipeline.prompts.rewriting import read_reply, rewrite_prompts
 from pipeline.records import BenchmarkPrompt, Rewritten
 from pipeline.storage import write_rows
@@ -48,10 +47,9 @@ def test_a_bad_reply_is_asked_for_again_with_another_seed():
     assert len({r.seed for r in engine.requests}) == 3
 
 
-def test_what_is_never_rewritten_is_an_error_that_counts(monkeypatch):
-    monkeypatch.setattr(rewriting, "AT_ONCE", 2)
+def test_what_is_never_rewritten_is_an_error_that_counts():
     with pytest.raises(
-        InputError, match="left 1 of 2 prompts .* 2 attempts .*'no_json': 2"
+        InputError, match="left 1 of 4 prompts .* 2 attempts .*'no_json': 2"
     ) as error:
         rewrite(
             ["a", "b", "c", "SECRET"], lambda r: "no" if "SECRET" in r.user else good_reply(r), 2
@@ -59,9 +57,8 @@ def test_what_is_never_rewritten_is_an_error_that_counts(monkeypatch):
     assert "SECRET" not in str(error.value)
 
 
-def test_many_prompts_are_asked_for_in_parts(monkeypatch):
-    monkeypatch.setattr(rewriting, "AT_ONCE", 2)
-    rows, engine = rewrite([f"a cup {k}" for k in range(5)])
+def test_rows_are_in_the_order_of_prompts():
+    rows, _ = rewrite([f"a cup {k}" for k in range(5)])
     assert [row.prompt for row in rows] == [f"a cup {k}" for k in range(5)] == [
         row.rewritten for row in rows
     ]  # fmt: skip

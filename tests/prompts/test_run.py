@@ -1,6 +1,7 @@
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.llm import kept
 from pipeline.prompts.run import make_prompts, make_rules
 from pipeline.prompts.synthesize import Asking
 from pipeline.records import PromptPair
@@ -63,8 +64,8 @@ def test_the_model_checks_its_pairs_and_those_of_a_file_if_it_is_asked_to(tmp_pa
     source.write_text("prompt_unsafe,prompt_safe,category,concept\n"
                       "a red thornburst,a red cup,violence,thornburst\n")  # fmt: skip
     with pytest.raises(InputError, match="'safe_not_confirmed': 1"):
-        make(tmp_path, ScriptedEngine(answer), source=source, asking=checking)
-    assert len(make(tmp_path, None, source=source)[0]) == 1
+        make(tmp_path / "kept", ScriptedEngine(answer), source=source, asking=checking)
+    assert len(make(tmp_path / "kept", None, source=source)[0]) == 1
 
 
 def checked(unread):
@@ -91,8 +92,30 @@ def test_replies_of_the_check_that_are_no_verdict_are_counted_also_by_a_run_that
     source.write_text("prompt_unsafe,prompt_safe,category,concept\n"
                       "a red thornburst,a red cup,violence,thornburst\n")  # fmt: skip
     engine = ScriptedEngine(checked(["no"]))
-    _, metrics = make(tmp_path, engine, source=source, asking=checking)
+    _, metrics = make(tmp_path / "kept", engine, source=source, asking=checking)
     assert metrics["unread_verdicts"] == {"no_json": 1}
+
+
+def test_what_was_checked_of_a_file_before_a_kill_is_not_asked_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "AT_ONCE", 2)
+    checking, source = Asking(2, 1, 1, False, True), tmp_path / "pairs.csv"
+    rows = [f"a red thornburst {k},a red cup {k},violence,thornburst\n" for k in range(3)]
+    source.write_text("prompt_unsafe,prompt_safe,category,concept\n" + "".join(rows))
+
+    def killed(request):
+        if len(engine.requests) > 3:
+            raise KeyboardInterrupt
+        return checked([])(request)
+
+    engine = ScriptedEngine(killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "kept", engine, source=source, asking=checking)
+    going_on = ScriptedEngine(checked([]))
+    pairs, _ = make(tmp_path / "kept", going_on, source=source, asking=checking)
+    assert len(pairs) == 3 and len(going_on.requests) == 4
+    other = ScriptedEngine(checked([]))
+    make(tmp_path / "kept", other, source=source, asking=checking, model="n")
+    assert len(other.requests) == 6
 
 
 def test_a_finished_run_needs_no_model(tmp_path):
