@@ -16,6 +16,7 @@ $(BIN)/.ready: requirements.txt requirements-cluster.txt requirements-s3.txt req
 	@touch $@
 
 repro: $(BIN)/.ready  ## run the pipeline on the profile in params.yaml
+	python -m pipeline.params
 	python -m pipeline.mend
 	dvc repro
 

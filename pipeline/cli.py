@@ -26,6 +26,17 @@ _START = time.monotonic()  # nearly: this is among the first that a stage import
 GC_THRESHOLD = 100_000
 
 
+def _interrupted_early(kind: type[BaseException], *error: object) -> None:
+    """Says in one line that Ctrl-C came while libraries were imported; all else as ever."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, *error)
+
+
+sys.excepthook = _interrupted_early
+
+
 def run_stage(main: Callable[..., None]) -> None:
     """Call a stage's ``main`` with what its command line tells; see ``run_command``.
 

@@ -22,6 +22,7 @@ class Section(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+_WORDS = {"extra_forbidden": "there is no such key; correct its name, or remove it"}
 # what yaml quotes of a file, other than a single character, an escape or a token such as '<scalar>'
 _QUOTED = re.compile(r"""(?<=\s)('(?![<\\])[^']{2,}'|"(?![<\\])[^"]{2,}")""")
 
@@ -48,7 +49,8 @@ def read_yaml(path: Path, model: type[Model], missing: str, private: bool = Fals
         return model.model_validate(data)
     except ValidationError as error:
         faults = dict.fromkeys(
-            f"{_place(e['loc'], data, model, private) or 'top level'}: {e['msg']}"
+            f"{_place(e['loc'], data, model, private) or 'top level'}: "
+            f"{_WORDS.get(e['type'], e['msg'])}"
             for e in error.errors()
         )
         raise InputError(f"{path}: {'; '.join(faults)}") from None

@@ -194,8 +194,8 @@ def read_columns(path: Path, keys: str, values: str) -> dict:
 
 
 def holds_columns(path: Path, row_type: type) -> bool:
-    """Whether a Parquet file has exactly the columns of a row type."""
-    with pq.ParquetFile(path) as file:
+    """Whether a Parquet file has exactly a row type's columns; InputError for a damaged one."""
+    with _opened(path) as file:
         return file.schema_arrow.names == [f.name for f in fields(row_type)]
 
 
@@ -213,19 +213,25 @@ def _read_table(path: Path, columns: list[str]) -> pa.Table:
 
 def _read_groups(path: Path, columns: list[str]) -> Iterator[pa.Table]:
     """Columns of a Parquet file by row group, at least one table."""
+    with _opened(path) as file:
+        present = file.schema_arrow.names
+        missing = [c for c in columns if c not in present]
+        if missing:
+            raise InputError(
+                f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(present)}. "
+                "Run `dvc repro` to write it anew"
+            )
+        if not file.num_row_groups:
+            yield file.read(columns)
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group, columns)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
-            present = file.schema_arrow.names
-            missing = [c for c in columns if c not in present]
-            if missing:
-                raise InputError(
-                    f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(present)}. "
-                    "Run `dvc repro` to write it anew"
-                )
-            if not file.num_row_groups:
-                yield file.read(columns)
-            for group in range(file.num_row_groups):
-                yield file.read_row_group(group, columns)
+            yield file
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
             f"{path} is not a readable Parquet file ({str(error).splitlines()[0]}); delete it and "

@@ -18,6 +18,14 @@ from pipeline.nullspace.inputs import Calibration
 from pipeline.records import EncodedImage, PromptPair
 from tests.imports import ROOT
 
+# of S3: nobody's, and no other way to come by credentials is left
+S3_SETTINGS = {
+    "AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy",
+    "AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": "/no/such/file",
+    "AWS_SHARED_CREDENTIALS_FILE": "/no/such/file", "AWS_EC2_METADATA_DISABLED": "true",
+    "NO_PROXY": "127.0.0.1",
+}  # fmt: skip
+
 
 @pytest.fixture(autouse=True)
 def _at_root(monkeypatch):
@@ -118,3 +126,23 @@ def bundled_pipeline():
     from pipeline.sources import ModelSource
 
     return load_pipeline(ModelSource(str(TESTBED / "sd")))
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A bucket on a real S3 server of the tests' own, for clients with ``S3_SETTINGS``."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in S3_SETTINGS.items():
+            patch.setenv(name, value)
+        store = boto3.resource("s3", endpoint_url=f"http://{host}:{port}").Bucket("bucket")
+        store.create()
+    yield store
+    server.stop()

@@ -1,4 +1,6 @@
 import errno
+import os
+import signal
 import subprocess
 import sys
 from types import ModuleType
@@ -10,6 +12,7 @@ from pipeline.artifacts import KEPT_LOCKS
 from pipeline.cli import run_stage
 from pipeline.errors import InputError
 from pipeline.times import recorded_seconds
+from tests.imports import ROOT
 
 
 @pytest.fixture
@@ -76,21 +79,50 @@ def test_one_process_of_a_stage_keeps_dvcs_lock_and_its_time(
     assert [p.read_text() for p in KEPT_LOCKS.rglob("dvc.lock")] == ["stages:\n"] * speaks
 
 
-def test_prompts_that_diffusers_truncates_are_not_logged():
+def test_prompts_that_diffusers_truncates_are_not_logged(tmp_path):
     code = """
 import sys
 from pipeline.cli import run_stage
 sys.argv = ["x"]
 def main():
     from pipeline.drawing.pipelines import draw_images, load_pipeline
-from pipeline.drawing.sampler import Sampler
-from pipeline.sources import ModelSource
+    from pipeline.drawing.sampler import Sampler
+    from pipeline.sources import ModelSource
     pipe = load_pipeline(ModelSource("assets/testbed/sd"))
     draw_images(pipe, ["a red secretword star " * 20], [0], Sampler("ddim", 1, 1.0, 64))
+    print("drawn")
 run_stage(main)
 """
-    done = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True)
-    assert "secretword" not in done.stderr + done.stdout
+    (tmp_path / "x.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "x.py")], env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "drawn\n" and "secretword" not in done.stderr
+
+
+@pytest.mark.parametrize("when", ["imports", "works"])
+def test_ctrl_c_is_one_line_also_while_libraries_are_imported(tmp_path, when):
+    wait = "print('ready', flush=True); time.sleep(60)"
+    (tmp_path / "x.py").write_text(f"""
+import sys, time
+from pipeline.cli import run_stage
+def main():
+    {wait}
+if {when == "imports"}:
+    {wait}
+run_stage(main)
+""")
+    stage = subprocess.Popen(
+        [sys.executable, str(tmp_path / "x.py")], env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert stage.stdout.readline() == "ready\n"
+    stage.send_signal(signal.SIGINT)
+    _, said = stage.communicate(timeout=30)
+    assert said.endswith("interrupted; the same command goes on from here\n")
+    assert said.count("\n") == 1
+    assert stage.returncode in (130, -signal.SIGINT)  # by DVC and shells the same
 
 
 def test_a_stage_prints_its_help():

@@ -1,10 +1,14 @@
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import yaml
 
 from pipeline.errors import InputError
 from pipeline.params import load_params
+from tests.imports import ROOT
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def test_the_default_profile_is_valid():
 @pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
-        (("experts", "dpo", "bета"), 1, "experts.dpo.bета: Extra inputs"),
+        (("experts", "dpo", "bета"), 1, "experts.dpo.bета: there is no such key"),
         (("experts", "dpo", "beta"), -500, "experts.dpo.beta.*greater than 0"),
         (("experts", "lora", "rank"), 0, "experts.lora.rank"),
         (("images", "size"), 63, "images.size.*multiple of 8"),
@@ -122,3 +126,25 @@ def test_params_are_frozen():
 def test_an_unknown_variant_lists_the_known():
     with pytest.raises(InputError, match="unknown variant 'tis'.*base"):
         load_params().variant("tis")
+
+
+def test_the_file_is_checked_by_a_command_before_a_run(tmp_path, default_params):
+    """DVC runs no stage for a key that none of them names: an up-to-date tree would say nothing."""
+    command = [sys.executable, "-m", "pipeline.params"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def check(params):
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )  # fmt: skip
+
+    assert check(default_params).returncode == 0
+    wrong = copy.deepcopy(default_params)
+    wrong["merge"]["null_dampin"] = 0.2
+    done = check(wrong)
+    assert done.returncode == 1 and done.stderr == (
+        "params: params.yaml: merge.null_dampin: there is no such key; correct its name, or remove "
+        "it\n"
+    )
+    assert "python -m pipeline.params" in (ROOT / "Makefile").read_text()

@@ -10,27 +10,19 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import boto3
 import pytest
 import yaml
 from dvc.cli import main as dvc_main
 from dvc.exceptions import ReproductionError
 from dvc.repo import Repo
-from moto.server import ThreadedMotoServer
 
 from pipeline.custody.check import find_faults
 from pipeline.custody.repository import open_repository
+from tests.conftest import S3_SETTINGS
 from tests.custody.conftest import git
 from tests.imports import ROOT
 
-BUCKET, PREFIX = "bucket", "safety"
-# nobody's, and no other way to come by credentials is left
-SETTINGS = {
-    "AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy",
-    "AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": "/no/such/file",
-    "AWS_SHARED_CREDENTIALS_FILE": "/no/such/file", "AWS_EC2_METADATA_DISABLED": "true",
-    "NO_PROXY": "127.0.0.1",
-}  # fmt: skip
+PREFIX = "safety"
 STEP = """
 import json, os, pathlib, sys
 if "IDLE" in os.environ:
@@ -76,7 +68,7 @@ def machine(folder: Path) -> dict[str, str]:
            for kind in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG")}  # fmt: skip
     inherited = {k: v for k, v in os.environ.items()
                  if not k.startswith(("AWS_", "DVC_")) and k.lower() != "no_proxy"}  # fmt: skip
-    return inherited | SETTINGS | own
+    return inherited | S3_SETTINGS | own
 
 
 def dvc(root: Path, *arguments: str, umask: int = 0o022) -> tuple[int, str]:
@@ -86,23 +78,6 @@ def dvc(root: Path, *arguments: str, umask: int = 0o022) -> tuple[int, str]:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     return done.returncode, done.stdout
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    """A bucket on a server of these tests' own."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            patch.delenv(name)
-        for name, value in SETTINGS.items():
-            patch.setenv(name, value)
-        store = boto3.resource("s3", endpoint_url=f"http://{host}:{port}").Bucket(BUCKET)
-        store.create()
-    yield store
-    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +95,7 @@ def origin(tmp_path_factory, bucket):
         for name, value in machine(root.parent).items():
             patch.setenv(name, value)
         for command in (["init", "--quiet"], ["repro", "--quiet"],
-                        ["remote", "add", "--default", "storage", f"s3://{BUCKET}/{PREFIX}"],
+                        ["remote", "add", "--default", "storage", f"s3://{bucket.name}/{PREFIX}"],
                         ["remote", "modify", "storage", "endpointurl", where],
                         ["remote", "modify", "storage", "verify", "true"], ["push"]):  # fmt: skip
             assert dvc_main(command) == 0, command

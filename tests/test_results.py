@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -12,6 +13,7 @@ from pipeline.evaluate.compare import LEVEL
 from pipeline.evaluate.measures import headline, show, show_interval
 from pipeline.judges.rules import NUDENET, Q16, rules_for
 from pipeline.params import load_params
+from pipeline.report.summary import main as print_summary
 from tests.imports import ROOT
 
 VARIANTS = (
@@ -89,6 +91,21 @@ def test_the_summary_is_the_headline_of_the_evaluations_with_what_was_compared()
             assert row["value"] == metrics(model)[benchmark][metric]["value"]
             tested = against.get(model, {}).get(name, {})
             assert all(row.get(key) == tested.get(key) for key in ("p", "better"))
+
+
+@pytest.mark.parametrize(
+    ("options", "page"),
+    [([], "README.md"), (["--psa"], "docs/psa.md"), (["--dial", "co_merge"], "docs/merging.md"),
+     (["--alone"], "docs/evaluation.md"), (["--scaling"], "docs/evaluation.md")],
+)  # fmt: skip
+def test_the_tables_of_the_pages_are_those_that_the_summary_prints(
+    options, page, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["summary", *options])
+    print_summary()
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(told) > 5
+    assert set(told) <= set((ROOT / page).read_text().splitlines())
 
 
 def test_the_base_model_draws_what_it_is_asked():
@@ -170,6 +187,12 @@ def test_the_user_adapter_keeps_to_everybodys_boundary():
     apart = [abs(value - seen[name]["value"]) for name, value in unseen.items()
              if name.startswith("banned_ip/")]  # fmt: skip
     assert len(apart) == 7 and max(apart) <= 0.02
+    control = json.loads((ROOT / artifacts.PSA_CONTROL).read_text())
+    assert control["leakage"]["value"] == 0  # a ban takes nothing of another category
+    others = json.loads((ROOT / artifacts.PSA_METHODS).read_text())
+    assert {"base", "co_merge", "negative_prompt", "prompt"} <= others.keys()
+    assert others["base"]["test_unseen"]["banned_ip"]["value"] >= 0.9
+    assert others["co_merge"]["test_unseen"]["allowed_preservation"]["value"] < 0.5
     pairs = json.loads((ROOT / artifacts.USER_PAIR_METRICS).read_text())
     assert pairs["unsafe_in_floor"] == 0 and not any(
         "unsafe" in n for n in pairs["chosen"].values()

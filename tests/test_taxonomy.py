@@ -44,7 +44,7 @@ GOOD = "name: x\ndefinition: d\nconcepts:\n  k: train\n"
         (GOOD + "  SECRET knife: x\n", "x.yaml: concepts: entry 2: Input should be 'train'"),
         (GOOD + "  5: SECRET\n", "concepts: entry 2: Input should be a valid string"),
         (GOOD + "  2020-01-01: SECRET\n", "concepts: an entry: Input should be a valid string"),
-        (GOOD + "SECRET knife: train\n", "x.yaml: entry 4: Extra inputs are not permitted"),
+        (GOOD + "SECRET knife: train\n", "x.yaml: entry 4: there is no such key"),
         ("name: x\ndefinition: d\nconcepts: [SECRET]\n", "concepts: Input should be a valid dict"),
         (GOOD + "others: [SECRET, [SECRET]]\n", "others: 1: Input should be a valid string"),
         (GOOD + "  SECRET: knife: train\n", "line 5 column 16: mapping values are not allowed"),

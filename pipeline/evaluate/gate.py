@@ -6,14 +6,35 @@ One that is gone, or that fewer images stand behind, is a regression, too.
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from pipeline.artifacts import evaluation
 from pipeline.errors import InputError
-from pipeline.evaluate.measures import is_judged, measure
+from pipeline.evaluate.measures import MEASURES, Measure, is_judged, split
 from pipeline.storage import read_json
 
 Evaluation = Mapping[str, Mapping[str, Mapping[str, float]]]  # benchmark -> metric -> estimate
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A file of estimates that may not become worse.
+
+    Attributes:
+        name: of the model.
+        path: of benchmark -> metric -> estimate; of users, their split is the benchmark.
+        kinds: benchmark to kind.
+        measures: which way is better; a metric that is not here is better neither way.
+    """
+
+    name: str
+    path: Path
+    kinds: Mapping[str, str]
+    measures: Mapping[str, Measure] = field(default_factory=lambda: MEASURES)
+
+    def measure(self, metric: str) -> Measure | None:
+        """How a metric is meant."""
+        return self.measures.get(split(metric)[0])
 
 
 @dataclass(frozen=True)
@@ -26,12 +47,11 @@ class Regression:
     now: Mapping[str, float] | None
 
 
-def evaluation_at(revision: str, model: str) -> Evaluation:
-    """A model's metrics as committed at a git revision.
+def evaluation_at(revision: str, path: Path) -> Evaluation:
+    """A file of estimates as committed at a git revision.
 
     Raises InputError when there is no such revision, or no such file in it.
     """
-    path = evaluation(model)
     shown = subprocess.run(["git", "show", f"{revision}:./{path}"], capture_output=True, text=True)
     if shown.returncode:
         raise InputError(f"git revision {revision!r} has no {path} ({shown.stderr.strip()}); name "
@@ -42,54 +62,53 @@ def evaluation_at(revision: str, model: str) -> Evaluation:
         raise InputError(f"{path} of {revision} is damaged ({error})") from error
 
 
-def find_regressions(
-    model: str, before: Evaluation, now: Evaluation, kinds: Mapping[str, str]
-) -> list[Regression]:
+def find_regressions(gated: Gated, before: Evaluation, now: Evaluation) -> list[Regression]:
     """The metrics of ``before`` that are worse now by more than their interval then, or on fewer
     images, or gone.
 
     Benchmarks and metrics that are new are no regressions, nor is another quality on benchmarks
-    whose prompts are not to be followed; ``kinds`` is benchmark to kind. Raises InputError when it
-    lacks one that has metrics now.
+    whose prompts are not to be followed. Raises InputError when ``gated`` does not know the kind of
+    a benchmark that has metrics now.
     """
     found = []
     for benchmark, metrics in before.items():
-        if benchmark in now and benchmark not in kinds:
-            raise InputError(f"metrics/evaluation has benchmark {benchmark!r}, which params.yaml "
+        if benchmark in now and benchmark not in gated.kinds:
+            raise InputError(f"{gated.path} has benchmark {benchmark!r}, which params.yaml "
                              "has not; run `dvc repro`")  # fmt: skip
         for metric, then in metrics.items():
             estimate = now.get(benchmark, {}).get(metric)
             if (
-                estimate is None or _is_of_fewer(metric, estimate, then)
-                or (is_judged(metric, kinds[benchmark]) and _is_worse(metric, estimate, then))
+                estimate is None or _is_of_fewer(gated.measure(metric), estimate, then)
+                or (is_judged(metric, gated.kinds[benchmark])
+                    and _is_worse(gated.measure(metric), estimate, then))
             ):  # fmt: skip
-                found.append(Regression(model, f"{benchmark}/{metric}", then, estimate))
+                found.append(Regression(gated.name, f"{benchmark}/{metric}", then, estimate))
     return found
 
 
-def _is_of_fewer(metric: str, now: Mapping[str, float], then: Mapping[str, float]) -> bool:
+def _is_of_fewer(
+    measure: Measure | None, now: Mapping[str, float], then: Mapping[str, float]
+) -> bool:
     # how many images base draws, or an attack works on, may change with base
-    return not measure(metric).from_base and now["n"] < then["n"]
+    return not (measure and measure.from_base) and now["n"] < then["n"]
 
 
-def _is_worse(metric: str, now: Mapping[str, float], then: Mapping[str, float]) -> bool:
-    better, value = measure(metric).better, now["value"]
+def _is_worse(measure: Measure | None, now: Mapping[str, float], then: Mapping[str, float]) -> bool:
+    better, value = measure and measure.better, now["value"]
     return (better == "lower" and value > then["high"]) or (
         better == "higher" and value < then["low"]
     )
 
 
-def run_gate(revision: str, models: Sequence[str], kinds: Mapping[str, str]) -> list[Regression]:
-    """All regressions of the models' metrics in the working tree against a revision's.
+def run_gate(revision: str, files: Sequence[Gated]) -> list[Regression]:
+    """All regressions in the working tree against a revision.
 
-    ``kinds`` is benchmark to kind, as for ``find_regressions``. Raises InputError when metrics are
-    missing here or there.
+    Raises InputError when metrics are missing here or there.
     """
     found = []
-    for model in models:
-        found += find_regressions(
-            model, evaluation_at(revision, model), read_json(evaluation(model)), kinds
-        )
+    for gated in files:
+        before = evaluation_at(revision, gated.path)
+        found += find_regressions(gated, before, read_json(gated.path))
     return found
 
 

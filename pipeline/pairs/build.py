@@ -89,7 +89,8 @@ def select_pairs(
             drops[max(faults, key=lambda fault: fault.gate).reason] += 1
         passed += len(good)
         judged += looks
-    _check_enough(prompts, kept, drops, gates)
+    category = prompts[0].category if prompts else Path(images).name
+    _check_enough(category, len(prompts), len(kept), drops, gates)
     ip = _count_flagged(judged, rules)
     metrics = {
         "candidates": len(prompts), "kept": len(kept), "yield": len(kept) / len(prompts),
@@ -102,12 +103,11 @@ def select_pairs(
 
 
 def _check_enough(
-    prompts: Sequence[PromptPair], kept: Sequence[KeptPair], drops: Counter[str], gates: PairGates
+    category: str, wanted: int, kept: int, drops: Counter[str], gates: PairGates
 ) -> None:
-    if len(kept) < gates.min_pairs:
-        category = prompts[0].category if prompts else "an empty category"
+    if kept < gates.min_pairs:
         raise InputError(
-            f"{category}: {len(kept)} of {len(prompts)} pairs passed the gates, pairs.min_pairs "
+            f"{category}: {kept} of {wanted} pairs passed the gates, pairs.min_pairs "
             f"asks for {gates.min_pairs} (drops: {dict(drops)}); write more prompts, draw more "
             "samples or loosen the gates"
         )

@@ -101,7 +101,11 @@ def _read(path: Path, advice: str) -> tuple[dict[str, str], dict[str, torch.Tens
 
 def _space(path: Path, header: dict | None, tensors: Mapping[str, torch.Tensor]) -> UserSpace:
     try:
-        return UserSpace.of(header, {name: value.numpy() for name, value in tensors.items()})
+        space = UserSpace.of(header, {name: value.numpy() for name, value in tensors.items()})
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} does not say whose vectors it is for ({error}); make it again "
                          "with `dvc repro simulate_users`") from error  # fmt: skip
+    if not space.floor or not all(b.banned >= space.floor for b in space.levels.values()):
+        raise InputError(f"{path} has no floor, or a level that lets through what it bans for "
+                         "everybody; make it again with `dvc repro simulate_users`")  # fmt: skip
+    return space

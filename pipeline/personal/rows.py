@@ -8,7 +8,10 @@ from torch import Tensor
 
 from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
-from pipeline.records import SAFE, UNSAFE, UserPair
+from pipeline.personal.bans import with_floor
+from pipeline.personal.simulate import profile_of
+from pipeline.personal.space import UserSpace
+from pipeline.records import SAFE, UNSAFE, User, UserPair
 
 
 def check_rows(
@@ -19,6 +22,20 @@ def check_rows(
         if row.pair_id not in pair_ids or row.user_id not in users:
             raise InputError(f"user {row.user_id} has pair {row.pair_id}, of which one is not "
                              "there; run `dvc repro build_user_pairs`")  # fmt: skip
+
+
+def check_floor(rows: Iterable[UserPair], users: Iterable[User], space: UserSpace) -> None:
+    """Raise InputError for a row that teaches to prefer what nobody like its user may see.
+
+    The floor and minors' bans (METHOD §3) are put into rows when they are built; this is where they
+    are taught, whoever built them.
+    """
+    never = {u.user_id: with_floor((), profile_of(u), space.floor, space.categories) for u in users}
+    for row in rows:
+        if row.chosen == UNSAFE and row.category in never.get(row.user_id, ()):
+            raise InputError(f"user {row.user_id} would be taught to prefer an unsafe image of "
+                             f"{row.category} (pair {row.pair_id}), which policy.floor or their "
+                             "age bans; run `dvc repro build_user_pairs`")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -171,9 +171,11 @@ def draw_methods(
 ) -> int:  # fmt: skip
     """Draw for the evaluated users by every method, and by the adapter for the probes and levels.
 
-    ``weights`` identify the base model. Returns how many images were drawn.
+    ``weights`` identify the base model. Returns how many images were drawn. Raises InputError for
+    users of another encoder than the adapter's.
     """
     people, space = boundaries(users), load_space(adapter)
+    space.check_users(users)
     drawn = draw_by_adapter(
         folder, PSA, pipe, adapter, weights,
         [*people, *probes(space).values(), *space.levels.values()], prompts, sampler, **settings,

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.errors import InputError
 from pipeline.llm.chat import Engine
 from pipeline.personal.bans import ban_by_llm, ban_by_rules, check_bans, with_floor
-from pipeline.personal.encoders import Standard, load_encoder
+from pipeline.personal.encoders import Standard
 from pipeline.personal.levels import Levels, make_levels, project
 from pipeline.personal.profiles import Told, UserProfile
 from pipeline.personal.separability import ban_probe, cosine_spread, largest_dimension_share
@@ -55,8 +55,7 @@ def make_population(
     """
     ids, bans = list(told), [banned[u] for u in told]
     profiles = {u: profile for u, (profile, _) in told.items()}
-    loaded = load_encoder(encoder.name, categories=categories, model=encoder.model,
-                          revision=encoder.revision, batch=8)  # fmt: skip
+    loaded = encoder.load(categories)
     raw = loaded.features(list(profiles.values()), bans)
     splits = split_users(ids, **shares)
     known = [k for k, u in enumerate(ids) if trained(splits[u])]
@@ -77,7 +76,8 @@ def make_population(
     ]  # fmt: skip
     kept = {level.name: Boundary(bans[level.representative], vectors[level.representative])
             for level in levels.levels}  # fmt: skip
-    space = UserSpace(tuple(categories), frozenset(floor), encoder, standard, kept)
+    space = UserSpace(tuple(categories), frozenset(floor), encoder.on_record(loaded), standard,
+                      kept)  # fmt: skip
     return Population(rows, space, levels, raw, vectors)
 
 
@@ -91,7 +91,7 @@ def decide_bans(
     and as ``pipeline.personal.bans.ban_by_llm``.
     """
     for user_id, (_, banned) in told.items():
-        check_bans(banned or (), categories, f"user {user_id}: banned")
+        check_bans(banned or (), categories, f"users.profiles: user {user_id}: banned")
     asked = {u: profile for u, (profile, banned) in told.items() if banned is None}
     if engine:
         decided, _ = ban_by_llm(asked, categories, engine, base_seed, max_attempts)

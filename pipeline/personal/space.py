@@ -5,7 +5,7 @@ ask it for pictures.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,7 @@ from pipeline.errors import InputError
 from pipeline.personal.bans import check_bans, strict_bans, with_floor
 from pipeline.personal.encoders import ProfileEncoder, Standard, load_encoder
 from pipeline.personal.profiles import UserProfile
+from pipeline.records import User
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,21 @@ class EncoderSettings:
     name: str = "structured"
     model: str | None = None
     revision: str | None = None
+    weights: str | None = None  # what identifies a model's, once it was loaded
+
+    def load(self, categories: Sequence[str]) -> ProfileEncoder:
+        """The encoder; InputError where its weights are not those on record."""
+        found = load_encoder(self.name, categories=categories, model=self.model,
+                             revision=self.revision, batch=8)  # fmt: skip
+        if self.weights not in (None, weights := found.describe().get("weights")):
+            raise InputError(f"the profile encoder's model {self.model!r} has the weights {weights}"
+                             f", the users' vectors were made with {self.weights}; run `dvc repro "
+                             "train_psa`")  # fmt: skip
+        return found
+
+    def on_record(self, loaded: ProfileEncoder) -> "EncoderSettings":
+        """The settings with the weights that were loaded."""
+        return replace(self, weights=loaded.describe().get("weights"))
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,7 @@ class UserSpace:
 
     @cached_property
     def _loaded(self) -> ProfileEncoder:
-        return load_encoder(**asdict(self.encoder), categories=self.categories, batch=8)
+        return self.encoder.load(self.categories)
 
     def boundary(self, profile: UserProfile, banned: Collection[str] | None = None) -> Boundary:
         """A person's boundary: what they ban, and what no profile can lift (METHOD §3).
@@ -79,6 +95,14 @@ class UserSpace:
             raise InputError(f"the profile encoder {self.encoder.name!r} gives {raw.shape[1]} "
                              f"numbers, the adapter was trained on {self.width}")  # fmt: skip
         return self.standard.apply(raw)[0]
+
+    def check_users(self, users: Sequence[User]) -> None:
+        """InputError, naming the user, for a vector of another width: another encoder's."""
+        for user in users:
+            if len(user.vector) != self.width * np.float32().nbytes:
+                raise InputError(f"data/users: user {user.user_id} has a vector of "
+                                 f"{len(user.vector)} bytes, those of this adapter have "
+                                 f"{self.width} numbers; run `dvc repro train_psa`")  # fmt: skip
 
     def level(self, name: str) -> Boundary:
         """The boundary of the user who stands for a level; InputError for an unknown one."""
@@ -121,7 +145,7 @@ class UserSpace:
         """All of it but arrays, as JSON values."""
         return {
             "categories": list(self.categories), "floor": sorted(self.floor),
-            "encoder": asdict(self.encoder),
+            "encoder": {k: v for k, v in asdict(self.encoder).items() if k != "weights" or v},
             "levels": {name: sorted(b.banned) for name, b in self.levels.items()},
         }  # fmt: skip
 

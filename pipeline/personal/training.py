@@ -15,7 +15,7 @@ from pipeline.live import live_metrics
 from pipeline.lora import round_frozen
 from pipeline.personal.adapter import AdapterSettings, PersonalAdapter
 from pipeline.personal.files import save_adapter
-from pipeline.personal.rows import PersonalRows, check_rows
+from pipeline.personal.rows import PersonalRows, check_floor, check_rows
 from pipeline.personal.simulate import banned_of
 from pipeline.personal.space import UserSpace
 from pipeline.personal.step import PersonalSettings, PersonalStep
@@ -175,13 +175,16 @@ def train_and_save(
 
     Under ``accelerate launch`` the processes train together, and the main one writes.
 
-    Raises InputError when latents or users were made for something else.
+    Raises InputError when latents or users were made for something else, or a row goes against
+    the policy's floor.
     """
     processes, base_revision = join_processes(), source.identity
     check_base(pairs, base_revision)
     if list(space.categories) != list(pairs):
         raise InputError(f"the users know the categories {', '.join(space.categories)}, the pairs "
                          f"are of {', '.join(pairs)}; run `dvc repro simulate_users`")  # fmt: skip
+    space.check_users(users)
+    check_floor(rows, users, space)
     adapter, history = train_adapter(
         load_unet(source), pairs, users, rows, load_noise_schedule(source), recipe,
         out.checkpoints, out.live, processes,

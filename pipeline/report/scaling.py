@@ -15,28 +15,23 @@ COUNTS = {"pairs": "pairs an expert was trained on", "experts": "experts merged"
 def scaling_charts(data: ReportData) -> dict[str, dict]:
     """IP against each count, by the count's name; without rows there is no chart."""
     curves = {
-        "pairs": [_point(row, "pairs", BY[row["by"]]) for row in data.data_curve],
-        "experts": [point for row in data.merge_curve for point in _merge_points(row)],
+        "pairs": [_point(row, "pairs", BY[row["by"]], "ip") for row in data.data_curve],
+        "experts": [
+            _point(row, "experts", series, name)
+            for row in data.merge_curve
+            for series, name in ((THEIRS, "ip"), (OTHERS, "others"))
+            if row[name]
+        ],
     }
     series = {"pairs": list(BY.values()), "experts": [THEIRS, OTHERS]}
     return {COUNTS[name]: _chart(points, COUNTS[name], series[name])
             for name, points in curves.items() if points}  # fmt: skip
 
 
-def _point(row: Row, count: str, series: str) -> dict:
-    ends = {key: float(row[key]) for key in ("low", "high")}
-    return {"count": float(row[count]), "series": series, "ip": float(row["ip"]), **ends,
-            "shown": f"{_rate(row)}, n = {row['n']}"}  # fmt: skip
-
-
-def _merge_points(row: Row) -> list[dict]:
-    """What is left of the merged categories and, without an interval, of the rest."""
-    points = [_point(row, "experts", THEIRS)]
-    if row["others"]:
-        others = float(row["others"])
-        points.append({"count": float(row["experts"]), "series": OTHERS, "ip": others,
-                       "shown": show("ip", others)})  # fmt: skip
-    return points
+def _point(row: Row, count: str, series: str, name: str) -> dict:
+    ends = {key: float(row[f"{name}/{key}"]) for key in ("low", "high")}
+    return {"count": float(row[count]), "series": series, "ip": float(row[name]), **ends,
+            "shown": f"{_estimate(row, name, 'ip')}, n = {row[f'{name}/n']}"}  # fmt: skip
 
 
 def _chart(points: list[dict], count: str, series: Sequence[str]) -> dict:
@@ -56,8 +51,7 @@ def _chart(points: list[dict], count: str, series: Sequence[str]) -> dict:
                       "scale": {"domain": used, "range": list(COLOURS[:len(used)])}},
         },
         "layer": [
-            {"transform": [{"filter": "isValid(datum.low)"}],
-             "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.7},
+            {"mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.7},
              "encoding": {"y": y | {"field": "low"}, "y2": {"field": "high"}}},
             {"mark": {"type": "line", "strokeWidth": 1.7}},
             {"mark": {"type": "point", "filled": True, "opacity": 1, "size": 70},
@@ -72,28 +66,34 @@ def data_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and cells: what experts were trained on, and the IP of their own categories."""
     return ["pairs of", "pairs an expert", "IP on its category", "n"], [
         [f"{row['size']} of its concepts" if row["by"] == "concepts" else "all concepts",
-         f"{float(row['pairs']):.0f}", _rate(row), row["n"]]
+         f"{float(row['pairs']):.0f}", _estimate(row, "ip", "ip"), row["ip/n"]]
         for row in rows
     ]  # fmt: skip
 
 
 def merge_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: how many experts were merged, what is left and what it cost.
-
-    Of the other categories and the costs values alone are stored.
-    """
-    costs = [name for name in rows[0] if "/" in name]
-    parts = {name: name.partition("/") for name in costs}
+    """Header and cells: how many experts were merged, what is left and what it cost."""
+    names = [name.removesuffix("/n") for name in rows[0] if name.endswith("/n")]
+    heads = {"ip": "IP, their categories", "others": "IP, the others"}
     return [
-        "experts merged", "IP, their categories", "n", "IP, the others",
-        *(title(metric, benchmark) for benchmark, _, metric in parts.values()),
+        "experts merged",
+        *(head for name in names for head in (heads.get(name) or _cost(name), "n")),
     ], [
-        [row["experts"], _rate(row), row["n"], row["others"] and show("ip", float(row["others"])),
-         *(show(parts[name][2], float(row[name])) for name in costs)]
+        [row["experts"], *(cell for name in names for cell in _cells(row, name))]
         for row in rows
     ]  # fmt: skip
 
 
-def _rate(row: Row) -> str:
-    bounds = {key: float(row[key]) for key in ("low", "high")}
-    return f"{show('ip', float(row['ip']))} ({show_interval('ip', bounds)})"
+def _cost(name: str) -> str:
+    benchmark, _, metric = name.partition("/")
+    return title(metric, benchmark)
+
+
+def _cells(row: Row, name: str) -> tuple[str, str]:
+    metric = name.rpartition("/")[2] if "/" in name else "ip"
+    return (_estimate(row, name, metric), row[f"{name}/n"]) if row[name] else ("", "")
+
+
+def _estimate(row: Row, name: str, metric: str) -> str:
+    bounds = {key: float(row[f"{name}/{key}"]) for key in ("low", "high")}
+    return f"{show(metric, float(row[name]))} ({show_interval(metric, bounds)})"

@@ -56,7 +56,7 @@ def data_curve(
 
     ``runs`` is (category, part) -> pairs it was trained on, its metrics. A row per part: ``by``
     what (pairs of all concepts, or all pairs of some), ``size``, ``pairs`` of an expert on average,
-    ``ip``, ``low``, ``high``, ``n``.
+    ``ip`` with ``ip/low``, ``ip/high``, ``ip/n``.
     """
     parts: dict[str, list[tuple[int, Stored]]] = defaultdict(list)
     for (_, part), run in runs.items():
@@ -66,7 +66,7 @@ def data_curve(
         by, _, size = part.partition("-")
         pooled = pool_rates([metrics[benchmark]["ip"] for _, metrics in found]).as_dict()
         rows.append({"by": by, "size": size, "pairs": sum(n for n, _ in found) / len(found),
-                     "ip": pooled.pop("value"), **pooled})  # fmt: skip
+                     **_cells("ip", pooled)})  # fmt: skip
     return sorted(rows, key=lambda row: (row["by"], row["pairs"]))
 
 
@@ -75,9 +75,9 @@ def merge_curve(
 ) -> list[dict[str, object]]:
     """What a merge of the first n experts removes, and what it costs, against n.
 
-    A row per n: ``ip`` with ``low``, ``high``, ``n`` over the merged categories' prompts,
-    ``others`` over those of the rest ("" where none is left), and the benign benchmarks' CMMD and
-    share drawn, by "<benchmark>/<metric>". Raises InputError where a category has no prompts, or
+    A row per n: ``ip`` over the merged categories' prompts, ``others`` over those of the rest (""
+    where none is left), and the benign benchmarks' CMMD and share drawn, by "<benchmark>/<metric>";
+    each with "/low", "/high" and "/n" of it. Raises InputError where a category has no prompts, or
     prompts are of several.
     """
     rows = []
@@ -87,12 +87,17 @@ def merge_curve(
         if None in by_category or sum(e["n"] for e in by_category) > metrics[unsafe]["ip"]["n"]:
             raise InputError(f"scaling.unsafe: {unsafe} must have prompts of every category, each "
                              "of one; name another benchmark")  # fmt: skip
-        pooled = pool_rates([metrics[unsafe][f"ip/{c}"] for c in mine]).as_dict()
-        row = {"experts": count, "ip": pooled.pop("value"), **pooled}
-        others = [metrics[unsafe][f"ip/{c}"] for c in rest]
-        row["others"] = pool_rates(others).as_dict()["value"] if others else ""
+        row: dict[str, object] = {"experts": count}
+        for name, some in (("ip", mine), ("others", rest)):
+            pooled = pool_rates([metrics[unsafe][f"ip/{c}"] for c in some]) if some else None
+            row |= _cells(name, pooled.as_dict() if pooled else defaultdict(str))
         for name in benign:
-            row |= {f"{name}/{m}": metrics[name][m]["value"] for m in ("drawn", "cmmd")
-                    if m in metrics[name]}  # fmt: skip
+            for metric in ("drawn", "cmmd"):
+                if metric in metrics[name]:
+                    row |= _cells(f"{name}/{metric}", metrics[name][metric])
         rows.append(row)
     return rows
+
+
+def _cells(name: str, estimate: Mapping[str, object]) -> dict[str, object]:
+    return {name: estimate["value"], **{f"{name}/{k}": estimate[k] for k in ("low", "high", "n")}}

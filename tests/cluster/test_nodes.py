@@ -13,6 +13,7 @@ from pipeline.cluster.node import MISSING, Node, check_alike, direct_libraries, 
 from pipeline.cluster.order import Place
 from pipeline.errors import InputError
 from tests.cluster.runs import is_up_to_date, lock, serially
+from tests.conftest import S3_SETTINGS
 from tests.imports import ROOT
 
 PATIENCE = 120
@@ -33,7 +34,7 @@ def nodes(tmp_path):
     """Two raylets with folders of their own, and a function that kills the second."""
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     (tmp_path / "meet").mkdir()
-    shared = {"PYTHONPATH": str(ROOT), "MEET": str(tmp_path / "meet")}
+    shared = S3_SETTINGS | {"PYTHONPATH": str(ROOT), "MEET": str(tmp_path / "meet")}
     cluster = cluster_utils.Cluster()
     try:
         added = [
@@ -57,7 +58,7 @@ def wait_until(true):
 
 
 def test_a_lost_nodes_stage_runs_on_another_and_data_goes_through_a_remote(
-    project, nodes, tmp_path
+    project, nodes, bucket, tmp_path
 ):
     address, kill = nodes
     serial = serially(project)
@@ -68,13 +69,13 @@ def test_a_lost_nodes_stage_runs_on_another_and_data_goes_through_a_remote(
     (project / "dvc.yaml").write_text(pipeline.replace("[size]", "[seed]"))
     step = (project / "step.py").read_text()
     (project / "step.py").write_text(WAITS + step)
-    (tmp_path / "remote").mkdir()
-    subprocess.run(
-        [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "meet", "../remote"], check=True
-    )
+    where = bucket.meta.client.meta.endpoint_url
+    for command in (["add", "meet", f"s3://{bucket.name}/meet"],
+                    ["modify", "meet", "endpointurl", where]):  # fmt: skip
+        subprocess.run([sys.executable, "-m", "dvc", "remote", *command], check=True)
     driver = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cluster", "repro", "--address", address],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+        env=os.environ | S3_SETTINGS | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     meet = tmp_path / "meet"
@@ -96,6 +97,7 @@ def test_a_lost_nodes_stage_runs_on_another_and_data_goes_through_a_remote(
     for name in ("part@x", "part@y", "whole", "grown"):
         assert made[0][name]["outs"] == made[1][name]["outs"]
     assert is_up_to_date(project)
+    assert list(bucket.objects.filter(Prefix="meet/files/md5")), "outputs went through the server"
     homes = [list((tmp_path / name).glob("*/cache/files")) for name in ("first", "second")]
     assert homes[0], "the node that lived has a cache of its own"
 

@@ -1,11 +1,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.evaluate.gate import evaluation_at, find_regressions, run_gate
+from pipeline.evaluate.__main__ import USERS
+from pipeline.evaluate.gate import Gated, evaluation_at, find_regressions, run_gate
 from tests.imports import ROOT
 
 
@@ -16,6 +18,10 @@ def estimate(value, low, high, n=100):
 KINDS = {"heldout": "unsafe", "benign": "benign"}
 BEFORE = {"heldout": {"ip": estimate(0.05, 0.02, 0.11), "ip/hate": estimate(0.1, 0.0, 0.4)},
           "benign": {"clip_score": estimate(94.3, 93.9, 94.6)}}  # fmt: skip
+
+
+PATH = Path("metrics/evaluation/m.json")
+MODEL = Gated("m", PATH, KINDS)
 
 
 def now(ip=0.05, hate=0.1, clip=94.3):
@@ -35,38 +41,56 @@ def now(ip=0.05, hate=0.1, clip=94.3):
     ],
 )
 def test_only_what_is_worse_beyond_its_interval_is_a_regression(changed, worse):
-    assert [r.metric for r in find_regressions("m", BEFORE, now(**changed), KINDS)] == worse
+    assert [r.metric for r in find_regressions(MODEL, BEFORE, now(**changed))] == worse
 
 
 def test_a_model_may_follow_unsafe_prompts_less():
     before = BEFORE | {"heldout": {"clip_score": estimate(50.0, 49.0, 51.0)}}
     less = now() | {"heldout": {"clip_score": estimate(20.0, 19.0, 21.0)}}
-    assert find_regressions("m", before, less, KINDS) == []
-    assert len(find_regressions("m", before, less, KINDS | {"heldout": "benign"})) == 1
+    assert find_regressions(MODEL, before, less) == []
+    benign = Gated("m", PATH, KINDS | {"heldout": "benign"})
+    assert len(find_regressions(benign, before, less)) == 1
 
 
 def test_a_metric_that_is_gone_is_a_regression_and_a_new_one_is_not():
     later = now()
     del later["heldout"]["ip"]
     later["seen"] = {"ip": estimate(1.0, 1, 1)}
-    found = find_regressions("m", BEFORE, later, KINDS)
+    found = find_regressions(MODEL, BEFORE, later)
     assert [(r.metric, r.now) for r in found] == [("heldout/ip", None)]
-    assert len(find_regressions("m", BEFORE, {}, KINDS)) == 3
+    assert len(find_regressions(MODEL, BEFORE, {})) == 3
 
 
 def test_a_metric_of_fewer_images_is_a_regression_unless_it_depends_on_what_base_drew():
     fewer = now()
     fewer["heldout"]["ip"] = estimate(0.05, 0, 1, n=99)
-    [found] = find_regressions("m", BEFORE, fewer, KINDS)
+    [found] = find_regressions(MODEL, BEFORE, fewer)
     assert (found.metric, found.now["n"]) == ("heldout/ip", 99)
     blocked = {"benign": {"over_block": estimate(0.1, 0, 1, n=54)}}
     less = {"benign": {"over_block": estimate(0.1, 0, 1, n=50)}}
-    assert find_regressions("m", blocked, less, KINDS) == []
+    assert find_regressions(MODEL, blocked, less) == []
 
 
 def test_a_benchmark_that_params_do_not_have_any_more_is_named():
     with pytest.raises(InputError, match="has benchmark 'benign', which params.yaml has not"):
-        find_regressions("m", BEFORE, now(), {"heldout": "unsafe"})
+        find_regressions(Gated("m", PATH, {"heldout": "unsafe"}), BEFORE, now())
+
+
+@pytest.mark.parametrize(
+    ("metric", "then", "later", "worse"),
+    [
+        ("banned_ip", (0.03, 0.0, 0.07), 0.08, True), ("banned_ip", (0.03, 0.0, 0.07), 0.0, False),
+        ("allowed_preservation", (1.0, 0.96, 1.0), 0.9, True),
+        ("allowed_ip", (0.9, 0.8, 1.0), 0.1, False),  # better neither way
+        ("monotonicity_violations", (0.0, 0.0, 0.01), 0.02, True),
+    ],
+)  # fmt: skip
+def test_what_users_are_shown_is_gated_too(metric, then, later, worse):
+    before = {"test_unseen": {metric: estimate(*then)}}
+    after = {"test_unseen": {metric: estimate(later, 0, 1)}}
+    assert [r.metric for r in find_regressions(USERS, before, after)] == (
+        [f"test_unseen/{metric}"] * worse
+    )
 
 
 @pytest.fixture
@@ -85,16 +109,16 @@ def repository(tmp_path, monkeypatch):
 
 
 def test_the_gate_compares_with_what_git_holds(repository):
-    assert run_gate("HEAD", ["m"], KINDS) == []
+    assert run_gate("HEAD", [MODEL]) == []
     repository.write_text(json.dumps(now(ip=0.5)))
-    assert [r.metric for r in run_gate("HEAD", ["m"], KINDS)] == ["heldout/ip"]
+    assert [r.metric for r in run_gate("HEAD", [MODEL])] == ["heldout/ip"]
 
 
 def test_a_wrong_revision_or_model_is_named(repository):
     with pytest.raises(InputError, match="'nowhere' has no metrics/evaluation/m.json.*--rev"):
-        evaluation_at("nowhere", "m")
+        evaluation_at("nowhere", PATH)
     with pytest.raises(InputError, match="metrics/evaluation/other.json"):
-        run_gate("HEAD", ["other"], KINDS)
+        run_gate("HEAD", [Gated("other", PATH.with_name("other.json"), KINDS)])
 
 
 def test_the_command_fails_with_the_regressions_named(repository):

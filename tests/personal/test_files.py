@@ -188,6 +188,14 @@ def test_an_adapter_without_its_space_is_refused(tiny_unet, tmp_path):
         refuse(path, tiny_unet, fault)
 
 
+@pytest.mark.parametrize("change", [{"floor": []}, {"levels": {"L1": [], "L2": CATEGORIES}}])
+def test_a_file_whose_floor_was_taken_out_is_refused(tiny_unet, tmp_path, change):
+    path = tmp_path / "psa.safetensors"
+    write(path, tiny_unet)
+    change_header(path, space=SPACE.header() | change)
+    refuse(path, tiny_unet, "has no floor, or a level that lets through what it bans for everybody")
+
+
 def test_the_strength_is_no_part_of_the_file(tiny_unet, tmp_path):
     adapter = PersonalAdapter(tiny_unet, AdapterSettings("attention"), CATEGORIES, SPACE.width)
     adapter.scale = 0.5

@@ -48,13 +48,13 @@ def load(default_params, tmp_path):
         ({"policy.floor": ["hate", "propaganda"]}, "policy.floor names 'propaganda'"),
         ({"policy.floor": None}, "policy.floor"),
         ({"policy": {}}, "policy.floor: Field required"),
-        ({"policy.minors": False}, "policy.minors: Extra inputs are not permitted"),
-        ({"policy.adult_age": 12}, "policy.adult_age: Extra inputs"),
+        ({"policy.minors": False}, "policy.minors: there is no such key"),
+        ({"policy.adult_age": 12}, "policy.adult_age: there is no such key"),
         ({"psa.dpo.beta": -500}, "psa.dpo.beta.*greater than 0"),
         ({"psa.beside.preserve_weight": -1}, "psa.beside.preserve_weight.*greater than or equal"),
         # users
         ({"users.splits": {"val": 0.5, "test_seen": 0.3, "test_unseen": 0.2}}, "must leave some u"),
-        ({"users.splits.test": 0.1}, "users.splits.test: Extra inputs"),
+        ({"users.splits.test": 0.1}, "users.splits.test: there is no such key"),
         ({"users.levels": 1}, "users.levels.*greater than or equal to 2"),
         ({"users.bans": "coin"}, "users.bans: Input should be 'rules' or 'llm'"),
         ({"users.encoder": "llm"}, "encoder_model is of encoder: llm, which needs it"),
@@ -74,7 +74,7 @@ def load(default_params, tmp_path):
         ({"psa.optim.patience": 2, "psa.watch.held_out": 0}, "optim.patience needs watch.held_out"),
         ({"psa.optim.log_every": 7}, "checkpoint_every must be a multiple of log_every"),
         ({"psa.watch.held_out": 999}, "psa.watch.held_out must leave some of pairs.min_pairs"),
-        ({"psa.dpo.captions": "safe"}, "psa.dpo.captions: Extra inputs"),
+        ({"psa.dpo.captions": "safe"}, "psa.dpo.captions: there is no such key"),
         ({"psa.dpo.loss": "kto"}, "psa.dpo.loss"),
         # the evaluation
         ({"evaluate_psa.unsafe": "nowhere"}, "evaluate_psa.unsafe and .benign must be among bench"),
@@ -83,7 +83,7 @@ def load(default_params, tmp_path):
         ({"evaluate_psa.suffix": ", safe"}, "evaluate_psa.suffix.*pattern"),
         # other forms
         ({"forms": {"x": FORM | {"beside": BESIDE | {"mix_bans": True}}}}, "mix_bans and beside."),
-        ({"forms": {"x": FORM | {"optim": {}}}}, "forms.x.optim: Extra inputs"),
+        ({"forms": {"x": FORM | {"optim": {}}}}, "forms.x.optim: there is no such key"),
         ({"forms": {"x": FORM | {"allowed": "both"}}}, "forms.x.allowed: Input should be 'prese"),
     ],
 )

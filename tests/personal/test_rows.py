@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.personal.rows import PersonalRows, balanced, check_rows
+from pipeline.personal.rows import PersonalRows, balanced, check_floor, check_rows
 from pipeline.records import SAFE, UNSAFE, UserPair
-from tests.personal.examples import CATEGORIES
+from tests.personal.examples import CATEGORIES, FLOOR, make_space, make_user
 
 USERS = {"u": 0, "v": 1, "w": 2}
 RECORDS = [
@@ -49,6 +49,23 @@ def test_a_user_or_pair_that_is_not_there_is_named_and_never_replaced(tiny_laten
     check_rows(RECORDS, USERS, tiny_latents.pair_ids)
     with pytest.raises(InputError, match=fault):
         check_rows([*RECORDS, record], USERS, tiny_latents.pair_ids)
+
+
+@pytest.mark.parametrize(
+    ("age", "category", "refused"),
+    [(30, next(iter(FLOOR)), True), (30, "violence", False), (17, "violence", True),
+     (None, "violence", True)],
+)  # fmt: skip
+def test_nobody_is_taught_to_prefer_what_the_policy_bans_for_them(age, category, refused):
+    """METHOD 3, at the place where it is taught: whoever wrote the rows."""
+    assert category not in FLOOR or age == 30
+    space, users = make_space(), [make_user("u", age=age)]
+    check_floor([UserPair("u", "a", category, UNSAFE, SAFE)], users, space)
+    row = UserPair("u", "a", category, UNSAFE, UNSAFE)
+    if not refused:
+        return check_floor([row], users, space)
+    with pytest.raises(InputError, match=rf"user u .* unsafe image of {category} \(pair a\)"):
+        check_floor([row], users, space)
 
 
 def test_rows_of_rare_categories_are_repeated():

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from pipeline.errors import InputError
 from pipeline.personal.encoders import Standard, structured_features
 from pipeline.personal.profiles import UserProfile
 from pipeline.personal.space import EncoderSettings, UserSpace
-from tests.personal.examples import CATEGORIES, FLOOR, make_space
+from tests.personal.examples import CATEGORIES, FLOOR, make_space, make_user
 
 SPACE = make_space()
 ADULT = UserProfile(age=40, religion="none", physical="healthy", mental="healthy")
@@ -113,6 +114,26 @@ def test_an_encoder_of_another_width_is_refused():
     for ask in (lambda: space.boundary(ADULT), lambda: space.only(set()), lambda: space.strictest):
         with pytest.raises(InputError, match=fault):
             ask()
+
+
+def test_users_with_vectors_of_another_width_are_refused():
+    fitting = make_user("a", vector=np.zeros(SPACE.width))
+    SPACE.check_users([fitting])
+    with pytest.raises(InputError, match=f"user b has a vector of {4 * (SPACE.width + 1)} bytes"):
+        SPACE.check_users([fitting, make_user("b", vector=np.zeros(SPACE.width + 1))])
+
+
+def test_a_language_model_with_other_weights_is_refused(tmp_path):
+    """Another model at the same place, of the same width, would give vectors that mean nothing."""
+    shutil.copytree(TESTBED / "lm", tmp_path / "lm")
+    settings = EncoderSettings("llm", str(tmp_path / "lm"))
+    pinned = settings.on_record(settings.load(CATEGORIES))
+    assert pinned.load(CATEGORIES) and "weights" in dataclasses.replace(
+        SPACE, encoder=pinned).header()["encoder"]  # fmt: skip
+    assert "weights" not in SPACE.header()["encoder"]
+    (tmp_path / "lm/another.txt").write_text("a change")
+    with pytest.raises(InputError, match="vectors were made with .*; run `dvc repro train_psa`"):
+        pinned.load(CATEGORIES)
 
 
 def test_a_language_models_vectors_are_asked_for_when_they_are_needed():

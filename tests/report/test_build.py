@@ -102,16 +102,20 @@ for words in SIDE_EFFECTS.values():  # as stored
         del found["better"]
 TIMES = {"train_expert": [3.25, 4.25], "report": [1.0]}
 DATA_CURVE = [
-    {"by": "concepts", "size": "1", "pairs": "8", "ip": "0.52143", "low": "0.43922",
-     "high": "0.60249", "n": "140"},
-    {"by": "pairs", "size": "all", "pairs": "49.2857", "ip": "0.05", "low": "0.02443",
-     "high": "0.09961", "n": "140"},
+    {"by": "concepts", "size": "1", "pairs": "8", "ip": "0.52143", "ip/low": "0.43922",
+     "ip/high": "0.60249", "ip/n": "140"},
+    {"by": "pairs", "size": "all", "pairs": "49.2857", "ip": "0.05", "ip/low": "0.02443",
+     "ip/high": "0.09961", "ip/n": "140"},
 ]  # fmt: skip
 MERGE_CURVE = [
-    {"experts": "1", "ip": "0", "low": "0", "high": "0.16113", "n": "20", "others": "0.94167",
-     "benign/cmmd": "0.00036"},
-    {"experts": "2", "ip": "0.3", "low": "0.19898", "high": "0.42509", "n": "40", "others": "",
-     "benign/cmmd": "0.00102"},
+    {"experts": "1", "ip": "0", "ip/low": "0", "ip/high": "0.16113", "ip/n": "20",
+     "others": "0.94167", "others/low": "0.88448", "others/high": "0.97147", "others/n": "120",
+     "benign/cmmd": "0.00036", "benign/cmmd/low": "0", "benign/cmmd/high": "0.002",
+     "benign/cmmd/n": "64"},
+    {"experts": "2", "ip": "0.3", "ip/low": "0.19898", "ip/high": "0.42509", "ip/n": "40",
+     "others": "", "others/low": "", "others/high": "", "others/n": "",
+     "benign/cmmd": "0.00102", "benign/cmmd/low": "0.001", "benign/cmmd/high": "0.003",
+     "benign/cmmd/n": "64"},
 ]  # fmt: skip
 IMAGES = {
     m: [*(drawn(m, "heldout", k, CATEGORIES[k // 2]) for k in range(4)),
@@ -431,8 +435,8 @@ def test_scaling_curves_are_tables_with_n():
         "| all concepts | 49 | 0.050 (0.024–0.100) | 140 |",
     ]
     assert merges.splitlines() == [
-        "| experts merged | IP, their categories | n | IP, the others | CMMD, benign |",
-        "|---|---|---|---|---|",
-        "| 1 | 0.000 (0.000–0.161) | 20 | 0.942 | 0.000 |",
-        "| 2 | 0.300 (0.199–0.425) | 40 |  | 0.001 |",
+        "| experts merged | IP, their categories | n | IP, the others | n | CMMD, benign | n |",
+        "|---|---|---|---|---|---|---|",
+        "| 1 | 0.000 (0.000–0.161) | 20 | 0.942 (0.884–0.971) | 120 | 0.000 (0.000–0.002) | 64 |",
+        "| 2 | 0.300 (0.199–0.425) | 40 |  |  | 0.001 (0.001–0.003) | 64 |",
     ]

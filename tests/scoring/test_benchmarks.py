@@ -135,6 +135,16 @@ def test_other_judges_images_and_texts_are_scored_anew_and_labels_are_not(panel,
     assert len(load_judged(tmp_path / "s", "m").rows) == 3
 
 
+def test_scores_that_were_cut_off_are_named_with_the_remedy(panel, drawn, tmp_path):
+    judge_folder(drawn, tmp_path / "s", panel)
+    cut = tmp_path / "s/shard-00001.parquet"
+    cut.write_bytes(cut.read_bytes()[:100])
+    with pytest.raises(InputError, match="shard-00001.parquet is not a readable .*; delete it"):
+        judge_folder(drawn, tmp_path / "s", panel)
+    cut.unlink()
+    assert judge_folder(drawn, tmp_path / "s", panel) == 2
+
+
 def test_no_images_is_an_error(panel, tmp_path):
     with pytest.raises(InputError, match="holds no images; run `dvc repro sample_benchmark`"):
         judge_folder(tmp_path, tmp_path / "s", panel)

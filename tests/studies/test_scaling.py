@@ -28,11 +28,11 @@ def test_the_data_curve_pools_categories_and_counts_pairs():
         ]
     }  # fmt: skip
     rows = data_curve(runs, "heldout")
-    assert [(r["by"], r["size"], r["pairs"], r["ip"], r["n"]) for r in rows] == [
+    assert [(r["by"], r["size"], r["pairs"], r["ip"], r["ip/n"]) for r in rows] == [
         ("concepts", "1", 8.5, 0.8, 40), ("pairs", "10", 10.0, 0.4, 40),
         ("pairs", "all", 45.0, 0.05, 40),
     ]  # fmt: skip
-    assert all(r["low"] < r["ip"] < r["high"] for r in rows)
+    assert all(r["ip/low"] < r["ip"] < r["ip/high"] for r in rows)
 
 
 def test_the_merge_curve_tells_merged_categories_from_the_others():
@@ -40,9 +40,11 @@ def test_the_merge_curve_tells_merged_categories_from_the_others():
     benign = {"drawn": estimate(0.95, 64), "cmmd": estimate(0.003, 64)}
     runs = {2: {"heldout": unsafe, "benign": benign}, 1: {"heldout": unsafe, "benign": benign}}
     one, two = merge_curve(runs, ["a", "b"], "heldout", ["benign"])
-    assert (one["experts"], one["ip"], one["others"], one["n"]) == (1, 0.1, 0.9, 20)
-    assert (two["experts"], two["ip"], two["others"], two["n"]) == (2, 0.5, "", 40)
-    assert one["benign/drawn"] == 0.95 and one.keys() == two.keys()
+    assert (one["experts"], one["ip"], one["ip/n"], two["ip"], two["ip/n"]) == (1, 0.1, 20, 0.5, 40)
+    assert (one["others"], one["others/n"]) == (0.9, 20) and one["others/low"] < 0.9
+    assert {two[key] for key in two if key.startswith("others")} == {""}
+    assert [one[f"benign/{key}"] for key in ("drawn", "drawn/n", "cmmd/high")] == [0.95, 64, 1.0]
+    assert list(one) == list(two)
 
 
 def test_a_merge_curve_needs_prompts_of_every_category_each_of_one():
