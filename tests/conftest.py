@@ -145,4 +145,6 @@ def bucket():
         store = boto3.resource("s3", endpoint_url=f"http://{host}:{port}").Bucket("bucket")
         store.create()
     yield store
+    store.objects.delete()  # a server of this process that is started later would have it, too
+    store.delete()
     server.stop()
