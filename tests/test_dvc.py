@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import yaml
+from dvc.utils.serialize._yaml import dumps_yaml, parse_yaml, parse_yaml_for_update
 
 from pipeline import artifacts
 from pipeline.merging.preparation import Preparation
@@ -17,6 +18,7 @@ from tests.imports import ROOT, code_dependencies
 DEFAULT = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STUDIES = yaml.safe_load((ROOT / "studies/dvc.yaml").read_text())["stages"]
 STAGES = DEFAULT | STUDIES
+PROFILES = [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))]
 
 
 def body(stage):
@@ -120,3 +122,10 @@ def test_the_settings_of_a_merge_rerun_the_stage_that_they_shape():
         "ship": {"method"},
     }
     assert set().union(*listed.values()) == Merge.model_fields.keys()
+
+
+@pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
+def test_a_profile_survives_that_dvc_writes_it_anew(file):
+    """As ``dvc exp run -S`` does. Its fast parser knows no URL within braces, which it wrote."""
+    values = yaml.safe_load(file.read_text())
+    assert parse_yaml(dumps_yaml(parse_yaml_for_update(file.read_text(), file)), file) == values
