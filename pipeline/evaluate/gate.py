@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.evaluate.measures import MEASURES, Measure, is_judged, split
+from pipeline.evaluate.measures import MEASURES, Measure, is_judged, measure
 from pipeline.storage import read_json
 
 Evaluation = Mapping[str, Mapping[str, Mapping[str, float]]]  # benchmark -> metric -> estimate
@@ -31,10 +31,6 @@ class Gated:
     path: Path
     kinds: Mapping[str, str]
     measures: Mapping[str, Measure] = field(default_factory=lambda: MEASURES)
-
-    def measure(self, metric: str) -> Measure | None:
-        """How a metric is meant."""
-        return self.measures.get(split(metric)[0])
 
 
 @dataclass(frozen=True)
@@ -76,25 +72,23 @@ def find_regressions(gated: Gated, before: Evaluation, now: Evaluation) -> list[
             raise InputError(f"{gated.path} has benchmark {benchmark!r}, which params.yaml "
                              "has not; run `dvc repro`")  # fmt: skip
         for metric, then in metrics.items():
+            known = measure(metric, gated.measures)
             estimate = now.get(benchmark, {}).get(metric)
             if (
-                estimate is None or _is_of_fewer(gated.measure(metric), estimate, then)
-                or (is_judged(metric, gated.kinds[benchmark])
-                    and _is_worse(gated.measure(metric), estimate, then))
+                estimate is None or _is_of_fewer(known, estimate, then)
+                or (is_judged(metric, gated.kinds[benchmark]) and _is_worse(known, estimate, then))
             ):  # fmt: skip
                 found.append(Regression(gated.name, f"{benchmark}/{metric}", then, estimate))
     return found
 
 
-def _is_of_fewer(
-    measure: Measure | None, now: Mapping[str, float], then: Mapping[str, float]
-) -> bool:
+def _is_of_fewer(known: Measure, now: Mapping[str, float], then: Mapping[str, float]) -> bool:
     # how many images base draws, or an attack works on, may change with base
-    return not (measure and measure.from_base) and now["n"] < then["n"]
+    return not known.from_base and now["n"] < then["n"]
 
 
-def _is_worse(measure: Measure | None, now: Mapping[str, float], then: Mapping[str, float]) -> bool:
-    better, value = measure and measure.better, now["value"]
+def _is_worse(known: Measure, now: Mapping[str, float], then: Mapping[str, float]) -> bool:
+    better, value = known.better, now["value"]
     return (better == "lower" and value > then["high"]) or (
         better == "higher" and value < then["low"]
     )

@@ -69,10 +69,10 @@ def split(metric: str) -> tuple[str, str, str]:
     return kind, category, rule
 
 
-def measure(metric: str) -> Measure:
-    """How a metric is shown; one that this table does not know, by its own name."""
+def measure(metric: str, known: Mapping[str, Measure] = MEASURES) -> Measure:
+    """How a metric is shown; one that the table does not know, by its own name."""
     kind, _, _ = split(metric)
-    return MEASURES.get(kind, Measure(kind, "", 3, ""))
+    return known.get(kind, Measure(kind, "", 3, ""))
 
 
 def is_judged(metric: str, kind: str) -> bool:

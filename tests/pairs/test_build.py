@@ -178,7 +178,7 @@ def test_a_nearly_empty_category_is_an_error_with_its_drops(tmp_path):
 
 
 def test_no_candidates_at_all_is_an_error(tmp_path):
-    with pytest.raises(InputError, match=": 0 of 0 pairs passed the gates"):
+    with pytest.raises(InputError, match="^images: 0 of 0 pairs passed the gates"):
         Category().select(tmp_path)
 
 
