@@ -20,8 +20,9 @@ repro: $(BIN)/.ready  ## run the pipeline on the profile in params.yaml
 	python -m pipeline.mend
 	dvc repro
 
+# a process on every core, with a thread each; a file's tests share fixtures
 test: lint  ## lint, then all tests
-	pytest
+	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # vLLM for CPUs in an environment of its own: its torch is another, and what it brings for pictures
 # and sound does not fit that
