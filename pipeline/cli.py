@@ -72,11 +72,15 @@ def _keep_locks_and(work: Callable[[], None]) -> None:
 def run_command(name: str, work: Callable[[], None]) -> None:
     """``end_in_one_line``, with the libraries quiet and what it writes the user's alone."""
     os.umask(0o077)
-    for folder in (DATA, DVC_CACHE):
-        private_folder(folder)
     _quiet_libraries()
     gc.set_threshold(GC_THRESHOLD)
-    end_in_one_line(name, work)
+    end_in_one_line(name, functools.partial(_in_private_folders, work))
+
+
+def _in_private_folders(work: Callable[[], None]) -> None:
+    for folder in (DATA, DVC_CACHE):
+        private_folder(folder)
+    work()
 
 
 def end_in_one_line(name: str, work: Callable[[], None]) -> None:
@@ -112,7 +116,9 @@ def _quiet_libraries() -> None:
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    """Whether an error is ENOSPC; safetensors reports it as text only."""
-    return getattr(error, "errno", None) == errno.ENOSPC or (
-        type(error).__name__ == "SafetensorError" and f"os error {errno.ENOSPC}" in str(error)
+    """Whether an error is of a full disk or quota; safetensors reports it as text only."""
+    full = errno.ENOSPC, errno.EDQUOT
+    return getattr(error, "errno", None) in full or (
+        type(error).__name__ == "SafetensorError"
+        and any(f"os error {number}" in str(error) for number in full)
     )

@@ -46,6 +46,7 @@ def run(tmp_path, monkeypatch):
         (KeyboardInterrupt(), 130, "interrupted; the same command goes on"),
         (OSError(errno.ENOSPC, "No space left"), 1, "the disk is full ([Errno 28] No space left)"),
         (SafetensorError("Error: I/O error: (os error 28)"), 1, "the disk is full"),
+        (OSError(errno.EDQUOT, "Quota"), 1, f"the disk is full ([Errno {errno.EDQUOT}] Quota)"),
     ],
 )
 def test_errors_a_user_can_act_on_are_one_line(run, capsys, error, status, message):
@@ -64,6 +65,17 @@ def test_data_is_private_from_the_first_stage_on(run, capsys, tmp_path):
     run(None, capsys)
     for folder in ("data", ".dvc/cache"):
         assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_disk_that_is_full_from_the_start_is_one_line(run, capsys, monkeypatch):
+    def full(folder):
+        raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setattr("pipeline.cli.private_folder", full)
+    assert run(None, capsys) == (
+        1, "test_cli: the disk is full ([Errno 28] No space left); free some space and run the "
+        "same command again"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("rank, speaks", [(None, True), ("0", True), ("1", False)])

@@ -42,7 +42,10 @@ class ClipModel:
             )
             self._tokenize = open_clip.get_tokenizer(name)
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise InputError(f"cannot load judges.clip {name!r}: {first_line(error)}") from error
+            raise InputError(
+                f"cannot load judges.clip {name!r}: {first_line(error)}. For the bundled testbed "
+                "run `git checkout assets/testbed`; otherwise check judges in params.yaml"
+            ) from error
         self._model.eval()
         self.batch = batch
         self._fitting = Fitting("judge images", "judges.batch")

@@ -77,7 +77,10 @@ def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise InputError(f"judges.q16 {path} cannot be read: {error.strerror}") from error
+        raise InputError(
+            f"judges.q16 {path} cannot be read: {error.strerror}. For the bundled testbed run `git "
+            "checkout assets/testbed`; otherwise check judges.q16 in params.yaml"
+        ) from error
 
 
 def _read_published(path: Path) -> "Tensor":
@@ -100,5 +103,6 @@ def _read_safetensors(path: Path) -> "Tensor":
         raise InputError(
             f"judges.q16 {path} is neither a safetensors file with 'prompts' ({error}) nor one of "
             f"the published {', '.join(PUBLISHED.values())}; files that can hold code are read "
-            "only where their SHA-256 is known"
+            "only where their SHA-256 is known. For the bundled testbed run `git checkout "
+            "assets/testbed`"
         ) from error

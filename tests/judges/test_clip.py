@@ -63,7 +63,9 @@ def test_a_batch_too_large_for_memory_is_judged_in_halves(monkeypatch):
 
 
 def test_an_unknown_model_is_named(tmp_path):
-    with pytest.raises(InputError, match="cannot load judges.clip 'local-dir:.*none'"):
+    with pytest.raises(
+        InputError, match="cannot load judges.clip 'local-dir:.*none'.*git checkout"
+    ):
         ClipModel(f"local-dir:{tmp_path / 'none'}", None, 1)
 
 
