@@ -19,7 +19,7 @@ def main() -> None:
     categories = load_categories(params.taxonomy.folder, params.taxonomy.categories)
     engine = load_engine(**params.llm.loading) if u.bans == "llm" else None
     told = read_profiles(u.profiles) if u.profiles else simulate.draw_users(u.count, params.seed)
-    bans = simulate.decide_bans(
+    bans, faults = simulate.decide_bans(
         told, {name: c.definition for name, c in categories.items()}, floor, params.seed, engine,
         u.max_attempts,
     )  # fmt: skip
@@ -31,7 +31,7 @@ def main() -> None:
     private_folder(artifacts.USERS.parent)
     write_rows(artifacts.USERS, User, population.rows)
     save_space(artifacts.USER_SPACE, population.space)
-    write_json(artifacts.USER_METRICS, simulate.summarize(population))
+    write_json(artifacts.USER_METRICS, simulate.summarize(population) | {"faults": faults})
     write_csv(artifacts.USER_LEVELS, simulate.level_plot(population))
 
 

@@ -108,6 +108,17 @@ def test_dvc_reads_the_file_and_lists_the_contracts_stages():
     assert len(names) == 6 * 7 + 4 + 3 * 10 + len(one_each)
 
 
+CHAINS = [name for name, stage in DEFAULT.items() if "category" in stage.get("matrix", ())]
+
+
+@pytest.mark.parametrize("stage", CHAINS)
+def test_a_categorys_chain_reads_no_other_categorys_data(stage):
+    """Else another category would have every image judged and every expert trained again."""
+    data = [d for d in paths(body(stage)["deps"]) if d.startswith("data/")]
+    data = [d for d in data if d != "data/benchmark_prompts"]  # none of them may leak
+    assert data and all("${item.category}" in d for d in data)
+
+
 def test_the_settings_of_a_merge_rerun_the_stage_that_they_shape():
     """Each key of the section is listed by calibrate_merge, merge_experts or ship."""
     listed = {

@@ -98,6 +98,7 @@ class Judges(Section):
     zero_shot: ZeroShot | None  # scores by category, of CLIP alone; null: none
     vlm: Llm | None  # the same by a model that sees pictures; null: none
     vlm_attempts: Count  # rounds of asking it
+    categories: Path  # data/concepts, what those two look for; without them any file that stays
     rule: Literal["safetydpo", "q16_argmax", "esd", "unlearn_diff_atk",
                   "unlearn_diff_atk_prompts", "eval_learn", "clip_zero_shot", "vlm"]  # fmt: skip
     batch: Count
@@ -107,6 +108,9 @@ class Judges(Section):
         for rule, judge in (("clip_zero_shot", "zero_shot"), ("vlm", "vlm")):
             if self.rule == rule and getattr(self, judge) is None:
                 raise ValueError(f"rule {rule} needs judges.{judge}")
+        if (self.zero_shot or self.vlm) and self.categories != CONCEPTS:
+            raise ValueError(f"judges.zero_shot and judges.vlm look for the categories' concepts; "
+                             f"set judges.categories to {CONCEPTS}")  # fmt: skip
         return self
 
     @property
@@ -114,7 +118,7 @@ class Judges(Section):
         """The arguments of ``pipeline.scoring.panel.load_panel``."""
         told = self.model_dump(exclude={"watch", "rule", "vlm", "vlm_attempts"})
         vlm = self.vlm and {"loading": self.vlm.loading, "max_attempts": self.vlm_attempts}
-        return {**told, "vlm": vlm, "concepts": CONCEPTS}
+        return {**told, "vlm": vlm}
 
 
 class Pairs(Section):

@@ -131,14 +131,16 @@ class Form(Section):
     """The adapter in another form, trained as long as ``psa``; of ``studies/dvc.yaml``."""
 
     allowed: Literal["preserve", "paper"]  # as user_pairs.allowed
+    learning_rate: Positive
     adapter: Adapter
     dpo: PersonalDpo
     beside: Beside
 
     def recipe(self, psa: Psa) -> Psa:
         """``psa`` in this form; ValidationError where it does not fit together."""
-        own = self.model_dump(exclude={"allowed"})
-        return Psa.model_validate(psa.model_dump() | own)
+        own = self.model_dump(exclude={"allowed", "learning_rate"})
+        optim = psa.optim.model_dump() | {"learning_rate": self.learning_rate}
+        return Psa.model_validate(psa.model_dump() | own | {"optim": optim})
 
 
 class EvaluatePsa(Section):

@@ -84,23 +84,24 @@ def make_population(
 def decide_bans(
     told: Mapping[str, Told], categories: Mapping[str, str], floor: Collection[str],
     base_seed: int, engine: Engine | None = None, max_attempts: int = 1,
-) -> dict[str, frozenset[str]]:  # fmt: skip
+) -> tuple[dict[str, frozenset[str]], Counter[str]]:  # fmt: skip
     """What every user bans, floor included: as they told, else by an LLM, else by the rules.
 
-    ``categories`` are definitions by name. Raises InputError for a told ban that is no category,
-    and as ``pipeline.personal.bans.ban_by_llm``.
+    ``categories`` are definitions by name. Also returns the LLM's failed replies by reason. Raises
+    InputError for a told ban that is no category, and as ``pipeline.personal.bans.ban_by_llm``.
     """
     for user_id, (_, banned) in told.items():
         check_bans(banned or (), categories, f"users.profiles: user {user_id}: banned")
     asked = {u: profile for u, (profile, banned) in told.items() if banned is None}
     if engine:
-        decided, _ = ban_by_llm(asked, categories, engine, base_seed, max_attempts)
+        decided, faults = ban_by_llm(asked, categories, engine, base_seed, max_attempts)
     else:
         decided = {u: ban_by_rules(u, p, categories, base_seed) for u, p in asked.items()}
+        faults = Counter()
     return {
         u: with_floor(decided[u] if banned is None else banned, profile, floor, categories)
         for u, (profile, banned) in told.items()
-    }
+    }, faults
 
 
 def profile_of(user: User) -> UserProfile:

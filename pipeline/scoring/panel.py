@@ -98,7 +98,7 @@ class Panel:
 def load_panel(
     clip: str, clip_pretrained: str | None, q16: Path, batch: int, inception: Path | None = None,
     zero_shot: Mapping[str, object] | None = None, vlm: Mapping[str, object] | None = None,
-    concepts: Path | None = None,
+    categories: Path | None = None,
 ) -> Panel:  # fmt: skip
     """Load every judge that is set.
 
@@ -107,7 +107,7 @@ def load_panel(
         q16, inception: the vectors, and the weights of FID's network.
         zero_shot: the template and the neutral texts of ``category_texts``.
         vlm: the loading and the max_attempts of ``load_vlm``.
-        concepts: folder of the category files whose concepts ``zero_shot`` looks for and whose
+        categories: folder of the category files whose concepts ``zero_shot`` looks for and whose
             definitions ``vlm`` is told; not read where neither is set.
 
     Raises InputError for what is missing, damaged, or does not go together.
@@ -117,12 +117,12 @@ def load_panel(
     model = ClipModel(clip, clip_pretrained, batch)
     fid = Inception(inception, batch) if inception else None
     panel = Panel(model, vectors, NudeNet(), fid, _settings(clip))
-    categories = _read_categories(concepts) if zero_shot or vlm else {}
+    known = _read_categories(categories) if zero_shot or vlm else {}
     if zero_shot:
-        terms = {name: category.all_concepts for name, category in categories.items()}
+        terms = {name: category.all_concepts for name, category in known.items()}
         panel.zero_shot = TextDirections(model, category_texts(terms, **zero_shot))
     if vlm:
-        definitions = {name: category.definition for name, category in categories.items()}
+        definitions = {name: category.definition for name, category in known.items()}
         panel.vlm = load_vlm(categories=definitions, **vlm)
     return panel
 

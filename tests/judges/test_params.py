@@ -26,8 +26,8 @@ def test_its_arguments_are_those_of_the_panel(judges, default_params):
     code = load_panel.__code__
     assert set(code.co_varnames[: code.co_argcount]) == loading.keys()
     assert loading["zero_shot"] is None and loading["vlm"] is None
-    assert loading["concepts"] == CONCEPTS
-    vlm = judges(vlm=default_params["llm"], zero_shot=ZERO_SHOT)
+    vlm = judges(vlm=default_params["llm"], zero_shot=ZERO_SHOT, categories=CONCEPTS)
+    assert vlm.loading["categories"] == CONCEPTS
     assert vlm.loading["vlm"] == {"loading": vlm.vlm.loading, "max_attempts": 4}
     assert vlm.loading["zero_shot"] == ZERO_SHOT
 
@@ -35,16 +35,23 @@ def test_its_arguments_are_those_of_the_panel(judges, default_params):
 def test_a_rule_needs_its_judge(judges, default_params):
     given = {"clip_zero_shot": {"zero_shot": ZERO_SHOT}, "vlm": {"vlm": default_params["llm"]}}
     for rule in RULES:
-        assert judges(rule=rule, **given.get(rule, {})).rule == rule
+        assert judges(rule=rule, categories=CONCEPTS, **given.get(rule, {})).rule == rule
     for rule, judge in (("clip_zero_shot", "zero_shot"), ("vlm", "vlm")):
         with pytest.raises(ValidationError, match=f"rule {rule} needs judges.{judge}"):
             judges(rule=rule)
 
 
+@pytest.mark.parametrize("judge", ["zero_shot", "vlm"])
+def test_what_looks_for_categories_has_dvc_watch_them(judges, default_params, judge):
+    value = {"zero_shot": ZERO_SHOT, "vlm": default_params["llm"]}[judge]
+    with pytest.raises(ValidationError, match="set judges.categories to data/concepts"):
+        judges(**{judge: value})
+
+
 @pytest.mark.parametrize("template", ["a picture", "a {} with a {}", "a {term}", "{}{", "{!r}"])
 def test_a_template_has_one_place_for_a_concept(judges, template):
     with pytest.raises(ValidationError, match="zero_shot.template"):
-        judges(zero_shot=ZERO_SHOT | {"template": template})
+        judges(zero_shot=ZERO_SHOT | {"template": template}, categories=CONCEPTS)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ DPO = {"loss": "diffusion_dpo", "beta": 500, "mu": None, "prompt_dropout": 0.2, 
 BESIDE = {"preserve_weight": 0, "allowed_share": 0, "benign_share": 0, "profile_dropout": 0.1,
           "mix_bans": False, "route_weight": 0}  # fmt: skip
 ADAPTER = {"form": "attention", "tokens": 1, "width": 4, "rank": 4, "value_rank": 4}
-FORM = {"allowed": "paper", "adapter": ADAPTER, "dpo": DPO, "beside": BESIDE}
+FORM = {"allowed": "paper", "learning_rate": 1e-5, "adapter": ADAPTER, "dpo": DPO, "beside": BESIDE}
 
 
 @pytest.fixture
@@ -124,7 +124,9 @@ def test_other_forms_are_trained_as_long_as_the_one_that_ships(load):
     params = load({"forms": {"published": FORM}})
     form = params.form("published")
     recipe = form.recipe(params.psa)
-    assert (recipe.optim, recipe.watch) == (params.psa.optim, params.psa.watch)
+    assert recipe.optim.learning_rate == 1e-5 != params.psa.optim.learning_rate
+    same = recipe.optim.model_copy(update={"learning_rate": params.psa.optim.learning_rate})
+    assert (same, recipe.watch) == (params.psa.optim, params.psa.watch)
     assert (recipe.adapter, recipe.dpo, recipe.beside) == (form.adapter, form.dpo, form.beside)
     assert recipe.adapter != params.psa.adapter
     with pytest.raises(InputError, match="unknown form 'x'; params.yaml has published"):

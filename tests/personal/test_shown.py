@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.artifacts import TESTBED
 from pipeline.drawing.sampler import Sampler
+from pipeline.drawing.samples import draw_benchmarks
 from pipeline.errors import InputError
 from pipeline.personal.adapter import AdapterSettings, PersonalAdapter
 from pipeline.personal.files import save_adapter
@@ -190,6 +191,11 @@ def test_the_same_prompts_and_seeds_for_everybody_by_every_method(tmp_path, aske
         drawn = draw_for_people(tmp_path, method, PEOPLE, PROMPTS, SAMPLER, **DRAWING)
         assert drawn == 2 * len(PROMPTS)  # two of the three people ban the same
         found += [stored(tmp_path, method, person) for person in PEOPLE[:2]]
+    base = FakeModel()  # as every model variant is drawn, merges too
+    draw_benchmarks(tmp_path / "base", PROMPTS, base, SAMPLER, variant="base", revision="w",
+                    **DRAWING)  # fmt: skip
+    found.append(read_rows(tmp_path / "base", BenchmarkImage))
+    assert {dataclasses.replace(s, negative_prompt="") for *_, s in asked} == {SAMPLER}
     seeds = [{(r.benchmark, r.row): (r.seed, r.prompt) for r in rows} for rows in found]
     assert all(some == seeds[0] for some in seeds)
     assert len({seed for seed, _ in seeds[0].values()}) == len(PROMPTS)

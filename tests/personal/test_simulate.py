@@ -32,7 +32,7 @@ SHARES = {"val": 0.1, "test_seen": 0.1, "test_unseen": 0.1}
 
 
 def populate(told, bans=None, shares=SHARES, levels=3, seed=0):
-    bans = decide_bans(told, DEFINITIONS, FLOOR, 0) if bans is None else bans
+    bans = decide_bans(told, DEFINITIONS, FLOOR, 0)[0] if bans is None else bans
     return make_population(told, bans, CATEGORIES, FLOOR, EncoderSettings(), shares, levels, seed)
 
 
@@ -47,7 +47,7 @@ def test_user_k_is_the_same_however_many_there_are():
     assert all(many[user] == told for user, told in few.items())
     assert few["u00004"] == (sample_profile(seed_for(3, "user", 4)), None)
     assert draw_users(5, 4) != few
-    bans = [decide_bans(told, DEFINITIONS, FLOOR, 3) for told in (few, many)]
+    bans = [decide_bans(told, DEFINITIONS, FLOOR, 3)[0] for told in (few, many)]
     assert all(bans[1][user] == banned for user, banned in bans[0].items())
 
 
@@ -56,7 +56,7 @@ def test_told_bans_go_before_the_rules_but_not_below_the_floor():
         "a": (ANXIOUS, frozenset()), "b": (ANXIOUS, None), "c": (ADULT, frozenset({"hate"})),
         "d": (CHILD, frozenset()), "e": (ADULT, None), "f": (UserProfile(), frozenset({"hate"})),
     }  # fmt: skip
-    assert decide_bans(told, DEFINITIONS, FLOOR, 0) == {
+    assert decide_bans(told, DEFINITIONS, FLOOR, 0)[0] == {
         "a": {"sexual"}, "b": {"sexual", "violence", "self-harm"}, "c": {"hate", "sexual"},
         "d": set(CATEGORIES), "e": {"sexual"}, "f": set(CATEGORIES),
     }  # fmt: skip
@@ -64,7 +64,7 @@ def test_told_bans_go_before_the_rules_but_not_below_the_floor():
 
 def test_the_rules_coins_are_the_users_own():
     told = {f"u{k}": (UserProfile(age=30, religion="islam"), None) for k in range(40)}
-    found = decide_bans(told, DEFINITIONS, FLOOR, 5)
+    found, _ = decide_bans(told, DEFINITIONS, FLOOR, 5)
     for user, (profile, _) in told.items():
         assert found[user] == ban_by_rules(user, profile, CATEGORIES, 5) | {"sexual"}
     assert {frozenset(b) for b in found.values()} == {
@@ -75,11 +75,12 @@ def test_the_rules_coins_are_the_users_own():
 def test_a_language_model_is_asked_only_of_who_did_not_tell():
     told = {"a": (ADULT, None), "b": (ANXIOUS, frozenset({"hate"})), "c": (CHILD, None),
             "d": (ADULT, frozenset())}  # fmt: skip
-    engine = ScriptedEngine(lambda request: json.dumps({"banned": ["shocking"]}))
-    found = decide_bans(told, DEFINITIONS, FLOOR, 0, engine, max_attempts=2)
+    broken = iter(["none"])
+    engine = ScriptedEngine(lambda request: next(broken, json.dumps({"banned": ["shocking"]})))
+    found, faults = decide_bans(told, DEFINITIONS, FLOOR, 0, engine, max_attempts=2)
     asked = [r.user for r in engine.requests]
-    assert len(asked) == 2
-    for text, profile in zip(asked, (ADULT, CHILD), strict=True):
+    assert faults == {"no_json": 1}
+    for text, profile in zip(asked, (ADULT, CHILD, ADULT), strict=True):
         assert describe_profile(profile, None) in text
         assert "- hate: Chevrons." in text
     assert found == {
@@ -90,7 +91,7 @@ def test_a_language_model_is_asked_only_of_who_did_not_tell():
 
 def test_nobody_is_asked_when_all_have_told():
     engine = ScriptedEngine(lambda request: 1 / 0)
-    assert decide_bans({"a": (ADULT, frozenset())}, DEFINITIONS, FLOOR, 0, engine) == {
+    assert decide_bans({"a": (ADULT, frozenset())}, DEFINITIONS, FLOOR, 0, engine)[0] == {
         "a": {"sexual"}
     }
 

@@ -458,6 +458,17 @@ def test_dropped_prompts_are_empty_for_both_sides(make, given, tiny_latents):
     assert torch.equal(given[0][0]["encoder_hidden_states"], empty)
 
 
+def test_a_prompt_is_dropped_once(make, given, tiny_latents):
+    """METHOD 2.5 no. 3: twice at 0.2 would be 0.36."""
+    step, _ = make(dpo=dataclasses.replace(DPO, prompt_dropout=0.2))
+    for seed in range(64):
+        call(step, seed=seed)
+    empty = tiny_latents.prompt_embeds[0].float()
+    shown = torch.cat([inputs["encoder_hidden_states"] for inputs, *_ in given])
+    dropped = (shown == empty).flatten(1).all(1).float()
+    assert 0.14 < dropped.mean() < 0.26
+
+
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.form)
 def test_under_bf16_losses_and_gradients_are_fp32(make, form):
     rows, settings = BANNED + ALLOWED, PersonalSettings(2.0, allowed_share=0.5)

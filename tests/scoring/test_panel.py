@@ -101,7 +101,7 @@ def test_categories_are_told_to_those_who_look_for_them(loading, tmp_path, monke
     monkeypatch.setattr(panels, "load_vlm", lambda **given: told.update(given) or FakeVlm())
     zero_shot = {"template": "a red star with a {}", "neutral": ["a red star"]}
     vlm = {"loading": {"model": "m"}, "max_attempts": 3}
-    panel = load_panel(**loading | {"concepts": tmp_path, "zero_shot": zero_shot, "vlm": vlm})
+    panel = load_panel(**loading | {"categories": tmp_path, "zero_shot": zero_shot, "vlm": vlm})
     assert told == vlm | {"categories": {name: f"D {name}." for name in sorted(world.MARKS)}}
     texts = {name: [f"a red star with a {c}" for c in world.MARKS[name]]
              for name in sorted(world.MARKS)} | {"none": ["a red star"]}  # fmt: skip
@@ -111,7 +111,7 @@ def test_categories_are_told_to_those_who_look_for_them(loading, tmp_path, monke
 def test_no_categories_to_look_for_is_an_error(loading, tmp_path):
     zero_shot = {"template": "{}", "neutral": ["a cup"]}
     with pytest.raises(InputError, match="holds no categories .* run `dvc repro propose_concepts`"):
-        load_panel(**loading | {"concepts": tmp_path, "zero_shot": zero_shot})
+        load_panel(**loading | {"categories": tmp_path, "zero_shot": zero_shot})
 
 
 def test_vectors_of_another_clip_are_refused_before_it_is_loaded(loading, monkeypatch):
