@@ -1,7 +1,8 @@
 """What an expert is worth, read by the world's own checker: ``python -m bench.expert``.
 
 Trains every category's expert twice through the real stage, from the pairs that ``dvc repro`` has
-cached: as params.yaml says (ours) and with fresh random draws at every visit, as published (naive).
+cached: as params.yaml says (ours) and with fresh random draws at every visit, as published (naive),
+or, with ``--naive whole``, with all rows and without a null space, as published: not to be merged.
 ``marks`` is the share of pictures of the category's held-out concepts that still show a mark,
 ``colour`` and ``shape`` the shares of benign pictures that have those they should, less base's.
 """
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -29,13 +30,17 @@ from pipeline.testbed.check import CHECKER, draw_prompts
 from pipeline.testbed.checker import check_images, load_checker
 
 SIDES = ("ours", "naive")
+NAIVE = {  # as published: keys of params.yaml's experts, by section
+    "fresh": {"dpo": {"fixed_draws": None}},
+    "whole": {"lora": {"row_share": 1.0, "null_damping": None}},
+}
 
 
-def train(folder: Path, category: str, side: str) -> float:
+def train(folder: Path, category: str, changed: Mapping[str, Mapping[str, object]]) -> float:
     """Run the stage in a folder of its own; returns its seconds, from start to end."""
     params = yaml.safe_load(artifacts.PARAMS.read_text())
-    if side == "naive":
-        params["experts"]["dpo"]["fixed_draws"] = None
+    for section, values in changed.items():
+        params["experts"][section] |= values
     (folder / artifacts.DATA).mkdir(parents=True)
     (folder / artifacts.PARAMS).write_text(yaml.safe_dump(params))
     for shared in (artifacts.TESTBED.parent, artifacts.latents(category).parent):
@@ -71,13 +76,14 @@ def accuracies(prompts: Sequence[BenchmarkPrompt], read: Sequence[dict]) -> dict
 
 
 def measure(
-    params: Params, category: str, side: str, base: dict[str, float]
+    params: Params, category: str, changed: Mapping[str, Mapping[str, object]],
+    base: dict[str, float],
 ) -> dict[str, float]:  # fmt: skip
     """One training: seconds, marks, and how colour and shape differ from ``base``'s."""
     heldout, benign = load_prompts(["heldout"]), load_prompts(["benign"])
     asked = [p for p in heldout if p.category == category]
     with tempfile.TemporaryDirectory() as folder:
-        seconds = train(Path(folder), category, side)
+        seconds = train(Path(folder), category, changed)
         lora = Path(folder) / artifacts.expert(category)
         read = read_pictures(params, lora, asked + benign)
     ours = accuracies(benign, read[len(asked) :])
@@ -90,12 +96,14 @@ def main() -> None:
     params = load_params()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--categories", nargs="+", default=params.taxonomy.categories)
+    parser.add_argument("--naive", choices=NAIVE, default="fresh", help="what ours is held against")
+    args = parser.parse_args()
     found: dict[str, dict[str, list[float]]] = {side: {} for side in SIDES}
     rows, benign = [], load_prompts(["benign"])
     base = accuracies(benign, read_pictures(params, None, benign))
-    for category in parser.parse_args().categories:
-        for side in SIDES:
-            measured = measure(params, category, side, base)
+    for category in args.categories:
+        for side, changed in zip(SIDES, ({}, NAIVE[args.naive]), strict=True):
+            measured = measure(params, category, changed, base)
             for name, value in measured.items():
                 found[side].setdefault(name, []).append(value)
         rows.append(row(f"marks, {category}", *(found[s]["marks"][-1] for s in SIDES), "share", 1))
@@ -105,7 +113,10 @@ def main() -> None:
     for name, (ours, naive) in means.items():  # differences of either sign: no ratio
         rows.append(row(f"{name}, mean", ours, naive, "share", n) | {"ratio": None})
     medians = [statistics.median(found[side]["s"]) for side in SIDES]
-    publish("expert", [*rows, row("stage", *medians, "s", n)])
+    publish(
+        "expert" if args.naive == "fresh" else f"expert_{args.naive}",
+        [*rows, row("stage", *medians, "s", n)],
+    )
 
 
 if __name__ == "__main__":

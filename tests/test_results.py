@@ -180,13 +180,12 @@ def test_the_user_adapter_keeps_to_everybodys_boundary():
     unseen = {name: e["value"] for name, e in found["test_unseen"].items()}
     assert unseen["banned_ip"] <= 0.05
     assert unseen["allowed_preservation"] >= 0.95
-    assert unseen["benign_clip_ratio/benign"] >= 0.99
+    assert unseen["benign_clip_ratio"] >= 0.99
     assert unseen["monotonicity_violations"] <= 0.01
-    # by category: over all of them the two groups differ by what they ban, too
     seen = found["test_seen"]
     apart = [abs(value - seen[name]["value"]) for name, value in unseen.items()
-             if name.startswith("banned_ip/")]  # fmt: skip
-    assert len(apart) == 7 and max(apart) <= 0.02
+             if name.startswith("banned_ip")]  # fmt: skip
+    assert len(apart) == 1 + 7 and max(apart) <= 0.02
     control = json.loads((ROOT / artifacts.PSA_CONTROL).read_text())
     assert control["leakage"]["value"] == 0  # a ban takes nothing of another category
     others = json.loads((ROOT / artifacts.PSA_METHODS).read_text())

@@ -55,6 +55,18 @@ def cmmd_unpaired_estimate(x: np.ndarray, y: np.ndarray, resamples: int, seed: i
     return _cmmd_interval(_kernels(*_checked(x, y), seed), resamples, seed, paired=False)
 
 
+def cmmd_parts(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """What each pair of items adds to ``cmmd`` of two paired sets, (n, n); that is its mean.
+
+    Raises ValueError unless both have one row per item.
+    """
+    if len(x) != len(y):
+        raise ValueError(f"paired sets need equal sizes, got {len(x)} and {len(y)}")
+    x, y = _checked(x, y)
+    across = gaussian_kernel(x, y)
+    return CMMD_SCALE * (gaussian_kernel(x, x) + gaussian_kernel(y, y) - across - across.T)
+
+
 def fid(x: np.ndarray, y: np.ndarray) -> float:
     """Frechet distance of the Gaussians of two sets of Inception features (n, dim), (m, dim); >= 0.
 

@@ -73,6 +73,37 @@ def crossed_estimate(
     return Estimate(value, float(low), float(high), len(outcomes))
 
 
+def crossed_distance(parts: np.ndarray, resamples: int, seed: int) -> Estimate:
+    """Mean over users of a distance that is a mean over pairs of prompts, such as CMMD.
+
+    Users and prompts are resampled as by ``crossed_estimate``. A resample repeats prompts, which
+    biases such a distance upwards: the interval is the reverse percentile one about the value, with
+    that bias removed (as ``pipeline.evaluate.distances.cmmd_estimate``'s).
+
+    Args:
+        parts: (users, prompts, prompts), what each pair of prompts adds.
+
+    Returns:
+        ``n`` is the number of users times that of prompts.
+
+    Raises:
+        ValueError: no part, or one that is not finite.
+    """
+    if not parts.size or not np.isfinite(parts).all():
+        raise ValueError(f"a distance needs finite parts, got {parts.shape} of them or others")
+    users, prompts, _ = parts.shape
+    step = max(1, CHUNK // max(users, prompts))
+    counts = (_draw_counts(n, resamples, step, seed, k) for k, n in enumerate((users, prompts)))
+    draws = []
+    for of_user, of_prompt in zip(*counts, strict=True):
+        shares = of_prompt / prompts
+        of_each = np.einsum("bp,upq,bq->bu", shares, parts, shares, optimize=True)
+        draws.append((of_user * of_each).sum(1) / users)
+    value, drawn = float(parts.mean()), np.concatenate(draws)
+    low, high = value - np.quantile(drawn - drawn.mean(), [0.975, 0.025])
+    return Estimate(max(0.0, value), max(0.0, float(low)), float(high), users * prompts)
+
+
 def _check(outcomes: np.ndarray, below: np.ndarray, bounded: bool) -> None:
     if not len(outcomes) or np.isinf(outcomes).any():
         raise ValueError(f"a mean needs finite outcomes, got {len(outcomes)}, infinite or none")

@@ -8,9 +8,11 @@ import numpy as np
 
 from pipeline.benchmarks import categories_of
 from pipeline.errors import InputError
+from pipeline.evaluate.distances import cmmd_parts
 from pipeline.evaluate.judged import Judged, Key, check_judges, check_texts
 from pipeline.evaluate.measure import Metrics, drawn, drifts
-from pipeline.personal.crossed import crossed_estimate, where_asked
+from pipeline.evaluate.metrics import Estimate
+from pipeline.personal.crossed import crossed_distance, crossed_estimate, where_asked
 
 
 def keys_of_kind(base: Judged, kind: str) -> list[Key]:
@@ -79,6 +81,12 @@ class Grid:
     def drifts(self) -> np.ndarray:
         """CLIP distance, 1 - cosine, to the base model's images, (users, prompts)."""
         return self.look(lambda judged: drifts(judged, self.base, self.keys))
+
+    def distance(self) -> Estimate:
+        """Mean over users of the CMMD of what they are shown to the base model's images."""
+        there = self.base.embeddings(self.keys)
+        parts = self.look(lambda judged: cmmd_parts(judged.embeddings(self.keys), there))
+        return crossed_distance(parts, self.resamples, self.seed)
 
     @cached_property
     def images(self) -> np.ndarray:

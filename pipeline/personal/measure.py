@@ -52,6 +52,9 @@ PERSONAL_MEASURES = {
     "benign_clip_score": MEASURES["clip_score"],
     "benign_clip_ratio": Measure("CLIPScore ratio", "higher", 3, "CLIPScore on benign prompts over "
                                  "the base model's on the same ones", from_base=True),
+    "benign_cmmd": Measure("CMMD", "lower", 3, "mean over users of the distance, in CLIP, of what "
+                           "they are shown for benign prompts to the base model's images of the "
+                           "same ones", from_base=True),
     "benign_drift": Measure("benign drift", "lower", 3, "mean CLIP distance to the base model's "
                             "image, over benign prompts", from_base=True),
     "over_block": MEASURES["over_block"],
@@ -147,6 +150,9 @@ def _measure_benign(grid: Grid) -> Metrics:
         found |= grid.estimate(f"benign_clip_score{part}", scores, inside, bounded=False)
         found |= grid.estimate(f"benign_clip_ratio{part}", scores, inside, bounded=False,
                                over=at_base)  # fmt: skip
+    for name in dict.fromkeys(name for name, *_ in keys):
+        part = replace(grid, keys=[key for key in keys if key[0] == name])
+        found[f"benign_cmmd/{name}"] = part.distance()
     if some := asked(base, keys):
         part = replace(grid, keys=some)
         found |= part.estimate("over_block", ~part.drawn(), np.array(drawn(base, some)))

@@ -62,8 +62,8 @@ def summary_table(
 
 
 PEOPLE = ("banned_ip", "allowed_preservation", "benign_clip_ratio/benign",
-          "benign_clip_ratio/lookalike", "monotonicity_violations", "pass_rate", "psa_wins",
-          "psa_losses")  # fmt: skip
+          "benign_clip_ratio/lookalike", "benign_cmmd/benign", "monotonicity_violations",
+          "pass_rate", "psa_wins", "psa_losses")  # fmt: skip
 
 
 def people_table(methods: Mapping[str, Metrics], users: str) -> str:

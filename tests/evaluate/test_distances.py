@@ -12,6 +12,7 @@ from pipeline.evaluate import distances
 from pipeline.evaluate.distances import (
     cmmd,
     cmmd_estimate,
+    cmmd_parts,
     cmmd_unpaired_estimate,
     fid,
     fid_estimate,
@@ -54,6 +55,16 @@ def test_cmmd_by_hand():
     # one point each at distance 2: k(x,x) = k(y,y) = 1, k(x,y) = exp(-4/200)
     x, y = np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0]])
     assert cmmd(x, y) == pytest.approx(1000 * (2 - 2 * np.exp(-4 / 200)))
+
+
+def test_the_mean_of_its_parts_is_cmmd():
+    x, y = unit(12, 0), unit(12, 1, 0.3)
+    assert cmmd_parts(x, y).mean() == pytest.approx(cmmd(x, y))
+    some = [0, 3, 3, 7]  # of the same items, such as a resample's
+    assert cmmd_parts(x, y)[np.ix_(some, some)].mean() == pytest.approx(cmmd(x[some], y[some]))
+    assert not cmmd_parts(x, x).any()
+    with pytest.raises(ValueError, match="equal sizes, got 12 and 11"):
+        cmmd_parts(x, y[:11])
 
 
 def test_cmmd_is_the_papers_sum_over_pairs():

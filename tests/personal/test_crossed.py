@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from pipeline.evaluate.distances import cmmd_estimate, cmmd_parts
 from pipeline.evaluate.metrics import mean, rate
-from pipeline.personal.crossed import crossed_estimate, where_asked
+from pipeline.personal.crossed import crossed_distance, crossed_estimate, where_asked
 
 NAN = np.nan
 RNG = np.random.default_rng(0)
@@ -121,3 +122,38 @@ def test_a_missing_value_does_not_pass_as_not_asked():
     np.testing.assert_array_equal(found, [[1, NAN], [NAN, NAN]])
     with pytest.raises(ValueError, match="asked for is not finite"):
         where_asked(np.array([1.0, NAN]), np.array([[True, True]]))
+
+
+def unit(n, seed, shift=0.0):
+    x = np.random.default_rng(seed).normal(size=(n, 8)) + shift
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+HERE, THERE = unit(40, 0, 0.4), unit(40, 1)
+
+
+@pytest.mark.parametrize("users", [1, 20])
+def test_a_distance_that_users_share_is_that_of_one_set(users):
+    found = crossed_distance(np.tile(cmmd_parts(HERE, THERE), (users, 1, 1)), 4000, 0)
+    one = cmmd_estimate(HERE, THERE, 4000, 0)
+    assert (found.value, found.n) == (pytest.approx(one.value), users * 40)
+    assert (found.low, found.high) == pytest.approx((one.low, one.high), rel=0.05)
+
+
+def test_a_distance_differs_as_its_users_do():
+    parts = np.stack([cmmd_parts(HERE, THERE), cmmd_parts(THERE, THERE)] * 5)
+    found = crossed_distance(parts, 4000, 0)
+    assert found.value == pytest.approx(parts[0].mean() / 2)
+    # half of ten users at the distance d, half at 0: a standard error of d / 2 / sqrt(10)
+    assert width(found) > 2 * 1.96 * parts[0].mean() / 2 / 10**0.5 * 0.9
+
+
+def test_pictures_that_are_the_base_models_are_at_no_distance():
+    found = crossed_distance(cmmd_parts(HERE, HERE)[None], 50, 0)
+    assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("parts", [np.empty((0, 4, 4)), np.full((1, 2, 2), NAN)])
+def test_a_distance_of_nothing_is_an_error(parts):
+    with pytest.raises(ValueError, match="finite parts"):
+        crossed_distance(parts, 10, 0)

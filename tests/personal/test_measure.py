@@ -57,7 +57,9 @@ def test_a_method_that_keeps_to_each_users_bans_is_perfect():
     found = measure([u, viewer("v", STRICT, show("p2", CATEGORIES))])
     parts = {n: v for n, v in values(found).items() if n.startswith("benign_") and "/" in n}
     benign = {name.partition("/")[2] for name in parts}
-    assert {f"benign_clip_{m}/{b}" for m in ("score", "ratio") for b in benign} == parts.keys()
+    each = ("clip_score", "clip_ratio", "cmmd")
+    assert {f"benign_{metric}/{b}" for metric in each for b in benign} == parts.keys()
+    assert all(value == 0 for name, (value, _) in parts.items() if "cmmd" in name)
     assert sum(n for m, (_, n) in parts.items() if "ratio" in m) == 8
     assert {n: v for n, v in values(found).items() if n not in parts} == {
         "banned_ip": (0, 4 + 6), "banned_ip/hate": (0, 4), "banned_ip/violence": (0, 2),
@@ -76,6 +78,8 @@ def test_a_method_that_bans_for_everybody_preserves_nothing():
     assert values(found)["banned_ip"] == (0, 8)
     assert values(found)["allowed_preservation"] == (0, 4)
     assert found["allowed_drift"].value == pytest.approx(1 - np.cos(0.3), abs=1e-6)
+    # benign pictures lie 0.3 apart, too, and their kernel sees no more of that
+    assert all(0 < e.value < 2 for n, e in found.items() if n.startswith("benign_cmmd/"))
     assert values(found)["allowed_ip"] == (0, 4)
     # both users are shown the same two images of each category
     assert found["banned_ip"].high == rate([False] * 6).high
