@@ -17,7 +17,7 @@ def main() -> None:
     }
     save_fronts(
         artifacts.FRONTS, artifacts.FRONTS_FIGURE, dials,
-        *split_kinds(load_kinds(params.dial.benchmarks)),
+        *split_kinds(load_kinds(params.dial.benchmarks)), params.dial.whole,
     )  # fmt: skip
 
 

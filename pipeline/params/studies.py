@@ -16,6 +16,8 @@ class Dial(Section):
 
     scales: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
     benchmarks: Annotated[list[Slug], Field(min_length=1)]
+    # of them those on which not even CLIPScore and CMMD may tell a model from base
+    whole: Annotated[list[Slug], Field(min_length=1)]
     models: Annotated[dict[VariantName, Path], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -23,6 +25,8 @@ class Dial(Section):
         rounded = [round(scale, 3) for scale in self.scales]
         if rounded != self.scales or sorted(set(rounded)) != rounded:
             raise ValueError("scales must rise, with at most three decimals")
+        if unknown := sorted(set(self.whole) - set(self.benchmarks)):
+            raise ValueError(f"whole: {unknown[0]} is none of benchmarks")
         return self
 
 
