@@ -20,9 +20,11 @@ repro: $(BIN)/.ready  ## run the pipeline on the profile in params.yaml
 	python -m pipeline.mend
 	dvc repro
 
-# a process on every core, with a thread each; a file's tests share fixtures
+# processes of one thread each, one more than cores, as some tests wait for processes of their own; a
+# file's tests share fixtures; folders with long tests go first, so that none is left over at the end
 test: lint  ## lint, then all tests
-	OMP_NUM_THREADS=1 pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 8 \
+	    --dist loadfile --no-loadscope-reorder tests/testbed tests/training tests/personal tests
 
 # vLLM for CPUs in an environment of its own: its torch is another, and what it brings for pictures
 # and sound does not fit that
