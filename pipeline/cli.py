@@ -10,7 +10,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import get_args
 
 from pipeline.artifacts import DATA, DVC_CACHE
@@ -74,13 +75,10 @@ def run_command(name: str, work: Callable[[], None]) -> None:
     os.umask(0o077)
     _quiet_libraries()
     gc.set_threshold(GC_THRESHOLD)
-    end_in_one_line(name, functools.partial(_in_private_folders, work))
-
-
-def _in_private_folders(work: Callable[[], None]) -> None:
-    for folder in (DATA, DVC_CACHE):
-        private_folder(folder)
-    work()
+    with _in_one_line(name):
+        for folder in (DATA, DVC_CACHE):
+            private_folder(folder)
+        work()
 
 
 def end_in_one_line(name: str, work: Callable[[], None]) -> None:
@@ -89,8 +87,14 @@ def end_in_one_line(name: str, work: Callable[[], None]) -> None:
     A wrong input, a full disk and Ctrl-C end with one line on stderr and a status other than 0;
     finished work stays, and the next run goes on from it.
     """
-    try:
+    with _in_one_line(name):
         work()
+
+
+@contextmanager
+def _in_one_line(name: str) -> Iterator[None]:
+    try:
+        yield
     except (InputError, FloatingPointError) as error:
         sys.exit(f"{name}: {error}")
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError, first_line, reload_or_check
 from pipeline.sources import ModelSource
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def readable(path: str, part: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
-            f"cannot load {part} from {path}: {first_line(error)}. For the bundled testbed run "
-            "`git checkout assets/testbed`; otherwise check base_model in params.yaml"
+            f"cannot load {part} from {path}: {first_line(error)}. {reload_or_check('base_model')}"
         ) from error
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError, first_line, reload_or_check
 from pipeline.memory import Fitting
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class ClipModel:
             self._tokenize = open_clip.get_tokenizer(name)
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise InputError(
-                f"cannot load judges.clip {name!r}: {first_line(error)}. For the bundled testbed "
-                "run `git checkout assets/testbed`; otherwise check judges in params.yaml"
+                f"cannot load judges.clip {name!r}: {first_line(error)}. "
+                + reload_or_check("judges")
             ) from error
         self._model.eval()
         self.batch = batch

@@ -9,7 +9,7 @@ import pickletools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, reload_or_check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,8 +78,7 @@ def _digest(path: Path) -> str:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(
-            f"judges.q16 {path} cannot be read: {error.strerror}. For the bundled testbed run `git "
-            "checkout assets/testbed`; otherwise check judges.q16 in params.yaml"
+            f"judges.q16 {path} cannot be read: {error.strerror}. {reload_or_check('judges.q16')}"
         ) from error
 
 
@@ -103,6 +102,5 @@ def _read_safetensors(path: Path) -> "Tensor":
         raise InputError(
             f"judges.q16 {path} is neither a safetensors file with 'prompts' ({error}) nor one of "
             f"the published {', '.join(PUBLISHED.values())}; files that can hold code are read "
-            "only where their SHA-256 is known. For the bundled testbed run `git checkout "
-            "assets/testbed`"
+            f"only where their SHA-256 is known. {reload_or_check('judges.q16')}"
         ) from error

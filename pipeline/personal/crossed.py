@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.evaluate.metrics import CHUNK, Estimate, rate
+from pipeline.evaluate.metrics import CHUNK, Estimate, rate, unbiased
 
 
 def where_asked(values: np.ndarray, asked: np.ndarray) -> np.ndarray:
@@ -99,9 +99,7 @@ def crossed_distance(parts: np.ndarray, resamples: int, seed: int) -> Estimate:
         shares = of_prompt / prompts
         of_each = np.einsum("bp,upq,bq->bu", shares, parts, shares, optimize=True)
         draws.append((of_user * of_each).sum(1) / users)
-    value, drawn = float(parts.mean()), np.concatenate(draws)
-    low, high = value - np.quantile(drawn - drawn.mean(), [0.975, 0.025])
-    return Estimate(max(0.0, value), max(0.0, float(low)), float(high), users * prompts)
+    return unbiased(float(parts.mean()), np.concatenate(draws), users * prompts)
 
 
 def _check(outcomes: np.ndarray, below: np.ndarray, bounded: bool) -> None:

@@ -51,20 +51,21 @@ def costs(row: DialRow, benign: Sequence[str], whole: Sequence[str]) -> dict[str
     """The p-values of a row that tell benign images from the base model's.
 
     IP and what is drawn on every benign benchmark; CLIPScore and CMMD on those of ``whole``.
-    Raises InputError for one of these whose base images were not drawn from other seeds, too.
+    Raises InputError unless each of these is a benign one whose base images were drawn from other
+    seeds, too.
     """
-    names = []
-    for benchmark in benign:
-        kinds = ["ip", "drawn"]
-        if benchmark in whole:
-            kinds += ["clip_score", "cmmd"]
-            if f"{benchmark}/cmmd_p" not in row:
-                raise InputError(
-                    f"{benchmark} of dial.whole has no redraws, which tell how far base's own "
-                    f"images lie apart; set redraws in benchmarks/{benchmark}.yaml"
-                )
-        names += [f"{benchmark}/{kind}_p" for kind in kinds if f"{benchmark}/{kind}_p" in row]
-    return {name: row[name] for name in names}
+    for benchmark in whole:
+        if benchmark not in benign or f"{benchmark}/cmmd_p" not in row:
+            raise InputError(
+                f"dial.whole: {benchmark} is no benign benchmark of dial.benchmarks that has "
+                "redraws, which tell how far the base model's own images lie apart; set redraws in "
+                f"benchmarks/{benchmark}.yaml"
+            )
+    names = [
+        f"{benchmark}/{kind}_p" for benchmark in benign
+        for kind in ("ip", "drawn", *(("clip_score", "cmmd") if benchmark in whole else ()))
+    ]  # fmt: skip
+    return {name: row[name] for name in names if name in row}
 
 
 def operating_point(

@@ -53,8 +53,14 @@ def test_a_dial_without_its_base_or_without_tests_is_refused():
     with pytest.raises(InputError, match="must start with the base model"):
         operating_point([row(1, 3)], "heldout", WHOLE, WHOLE)
     once = {name: value for name, value in BASE.items() if name != "benign/cmmd_p"}
-    with pytest.raises(InputError, match="benign of dial.whole has no redraws"):
+    with pytest.raises(InputError, match="benign is no benign benchmark .* that has redraws"):
         operating_point([once], "heldout", WHOLE, WHOLE)
+    with pytest.raises(InputError, match="benign is no benign benchmark"):
+        operating_point([BASE], "heldout", ["lookalike"], WHOLE)
+    with pytest.raises(InputError, match="no benign benchmark"):
+        operating_point([BASE], "heldout", [], WHOLE)
+    with pytest.raises(InputError, match="dial.whole: heldout is no benign benchmark"):
+        operating_point([BASE], "heldout", WHOLE, ["heldout"])
 
 
 def test_models_are_compared_at_their_own_points_with_the_best():
