@@ -8,9 +8,10 @@ On the testbed's model and the CPU, unless told otherwise; on a GPU for example
 Naive is what the papers' released code does: a second UNet as the reference, and both VAE and text
 encoder run again at every step. Ours has cached latents and embeddings and one UNet whose adapter
 is switched off for the reference; "fixed draws" also computes reference errors once, which the time
-includes; "compiled" runs UNets through torch.compile, whose time is not included but told beside
-it. All sides see the same pairs and batches; naive and ours also the same random numbers, and their
-losses are compared first. Each measurement is a process of its own, the sides in turn.
+includes; "in halves" has half of a batch in memory at a time (``optim.micro_batch``); "compiled"
+runs UNets through torch.compile, whose time is not included but told beside it. All sides see the
+same pairs and batches; all but those with fixed draws also the same random numbers as naive, and
+their losses are compared first. Each measurement is a process of its own, the sides in turn.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +41,8 @@ from pipeline.training.preference import DpoSettings, PreferenceStep
 RANK, BETA, PAIRS = 8, 500.0, 48
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 LARGEST_DIFFERENCE = 1e-3  # of losses around ln 2; our embeddings are cached in half precision
-SIDES = ("naive", "ours", "fixed draws", "compiled", "fixed draws, compiled")
+SIDES = ("naive", "ours", "fixed draws", "compiled", "fixed draws, compiled", "ours, in halves",
+         "fixed draws, in halves")  # fmt: skip
 PEAK_BF16 = 989e12  # multiplications and additions a second of an H100 or H200, dense
 
 
@@ -97,7 +99,7 @@ class Naive:
         self.chosen, self.rejected = case.images(0), case.images(1)
         self.captions = prompts("mark") + prompts("cup")
 
-    def __call__(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def __call__(self, rows: torch.Tensor, generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Losses (batch,); random numbers are drawn in the order that ours draws them."""
         device, pairs, n = self.case.device, rows % PAIRS, len(rows)
         size = self.case.pixels // 2 ** (len(self.vae.config.block_out_channels) - 1)
@@ -122,15 +124,16 @@ class Naive:
         with self.case.autocast():
             after = (self.policy(noisy, timesteps, text).sample.float() - noise).square()
         chosen, rejected = (after - before).mean((1, 2, 3)).chunk(2)
-        return -torch.nn.functional.logsigmoid(-(BETA / 2) * (chosen - rejected))
+        yield -torch.nn.functional.logsigmoid(-(BETA / 2) * (chosen - rejected))
 
 
 class Ours:
     """The project's step."""
 
     def __init__(
-        self, case: Case, latents: LatentPairs, fixed_draws: int | None, compiled: bool
-    ) -> None:
+        self, case: Case, latents: LatentPairs, *, fixed_draws: int | None, compiled: bool,
+        micro_batch: int | None,
+    ) -> None:  # fmt: skip
         self.unet = load_unet(case.source)
         self.parameters = attach_lora(self.unet, RANK, TARGETS, seed=0)
         if case.bf16:
@@ -140,11 +143,11 @@ class Ours:
         )
         self.step = PreferenceStep(
             self.unet, latents, load_noise_schedule(case.source), settings, batch=case.batch,
-            precision="bf16" if case.bf16 else "fp32", compiled=compiled,
+            precision="bf16" if case.bf16 else "fp32", compiled=compiled, micro_batch=micro_batch,
         )  # fmt: skip
 
-    def __call__(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return self.step(rows, generator)[0]
+    def __call__(self, rows: torch.Tensor, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        return (losses for losses, _ in self.step(rows, generator))
 
 
 def cached_latents(case: Case) -> LatentPairs:
@@ -172,7 +175,10 @@ def build(case: Case, side: str, latents: LatentPairs):
     """One of SIDES."""
     if side == "naive":
         return Naive(case)
-    return Ours(case, latents, 4 if "fixed draws" in side else None, "compiled" in side)
+    return Ours(
+        case, latents, fixed_draws=4 if "fixed draws" in side else None,
+        compiled="compiled" in side, micro_batch=-(-case.batch // 2) if "halves" in side else None,
+    )  # fmt: skip
 
 
 def losses_agree(case: Case, sides: Sequence[str]) -> float:
@@ -183,7 +189,7 @@ def losses_agree(case: Case, sides: Sequence[str]) -> float:
         trainer = build(case, side, latents)
         for parameter in trainer.parameters.values():
             parameter.data += 0.01  # away from the reference, where every loss is ln 2
-        values.append(trainer(rows, torch.Generator().manual_seed(0)).detach())
+        values.append(torch.cat([*trainer(rows, torch.Generator().manual_seed(0))]).detach())
     return (values[0] - values[1]).abs().max().item()
 
 
@@ -196,7 +202,8 @@ def measure(case: Case, side: str, steps: int) -> dict[str, float]:
 
     def take(step: int) -> None:
         rows = rows_of_step(2 * PAIRS, case.batch, step, 0)
-        trainer(rows, torch.Generator().manual_seed(step)).mean().backward()
+        for losses in trainer(rows, torch.Generator().manual_seed(step)):
+            (losses.sum() / case.batch).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -254,7 +261,7 @@ def main() -> None:
     if args.side:
         print(json.dumps(measure(case, args.side, args.steps)))
         return
-    differences = {s: losses_agree(case, ["naive", s]) for s in ("ours", "compiled")}
+    differences = {s: losses_agree(case, ["naive", s]) for s in SIDES[1:] if "fixed" not in s}
     if max(differences.values()) > LARGEST_DIFFERENCE * (10 if case.bf16 else 1):
         raise SystemExit(f"losses differ from naive's: {differences}")
     found = {side: [] for side in SIDES}

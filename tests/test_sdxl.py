@@ -118,7 +118,7 @@ def test_pooled_embeddings_follow_their_prompts_through_the_step(sdxl, latents):
     schedule = load_noise_schedule(ModelSource(str(sdxl)))
     step = PreferenceStep(unet, latents, schedule, dpo)
     for seed in range(8):  # enough for every prompt to be kept and dropped once
-        step(torch.arange(8), torch.Generator().manual_seed(seed))
+        list(step(torch.arange(8), torch.Generator().manual_seed(seed)))
     prompts = set()
     for given in seen:
         for embeds, pooled in zip(

@@ -50,6 +50,7 @@ class Optim(Section):
     learning_rate: Positive
     warmup_steps: Annotated[int, Field(ge=0)]
     batch: Count  # pairs per step
+    micro_batch: Count | None  # of them at a time, gradients summed: less memory; null: all at once
     max_steps: Count
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Positive

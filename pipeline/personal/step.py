@@ -5,7 +5,7 @@ sees the row's user, the reference, the same UNet with the adapter off, sees non
 is the base model are not preferences: the policy is to predict what the reference does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from pipeline.training.dpo import Errors, squared_error
 from pipeline.training.draws import Draws, RandomDraws
 from pipeline.training.loop import over_reference
 from pipeline.training.noised import NoisedPairs
-from pipeline.training.preference import DpoSettings, preference_losses
+from pipeline.training.preference import DpoSettings, parts_of, preference_losses
 from pipeline.training.processes import ALONE, Processes
 
 
@@ -47,8 +47,9 @@ class PersonalStep:
         self, unet, adapter: PersonalAdapter, users: UserBatch, latents: LatentPairs,
         rows: PersonalRows, schedule: NoiseSchedule, dpo: DpoSettings, settings: PersonalSettings,
         *, base_seed: int = 0, precision: str = "fp32", fixed: int = 1,
-        processes: Processes = ALONE,
+        processes: Processes = ALONE, micro_batch: int | None = None,
     ) -> None:  # fmt: skip
+        self._micro = micro_batch
         self._unet, self._adapter, self._users, self._latents = unet, adapter, users, latents
         self._all, self._dpo, self._settings = rows, dpo, settings
         self._preferences = balanced(torch.nonzero(~rows.to_base)[:, 0], rows.categories)
@@ -66,8 +67,8 @@ class PersonalStep:
 
     def __call__(
         self, rows: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-        """Losses with gradient and detached metrics of this process's share of the rows.
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:  # fmt: skip
+        """Losses with gradient and detached metrics of this process's share of the rows, by part.
 
         The metrics of preferences are weighed so that their mean over the batch is their mean over
         its preferences.
@@ -75,19 +76,25 @@ class PersonalStep:
         chosen, users = self._compose(rows, generator)
         draws = self._random.fresh(len(rows), generator)
         preferred = (~chosen.to_base).float().mean()
-        mine = self._processes.share(torch.arange(len(rows)))
-        part = chosen.take(mine)
-        losses, metrics, drift = self._losses(part, users.take(mine), draws.take(mine))
         least = 1 / len(rows)  # where there are none, nothing is divided by nothing
-        told = (~part.to_base).to(losses) / preferred.clamp(min=least).to(losses)
-        named = {name: value * told for name, value in metrics.items()}
-        kept = part.to_base.to(losses) / (1 - preferred).clamp(min=least).to(losses)
-        return losses, named | {"error/from_base": drift.detach() * kept}
+        mine = self._processes.share(torch.arange(len(rows)))
+        for positions in parts_of(len(mine), self._micro):
+            some = mine[positions]
+            part = chosen.take(some)
+            losses, metrics, drift = self._losses(part, users.take(some), draws.take(some))
+            told = (~part.to_base).to(losses) / preferred.clamp(min=least).to(losses)
+            named = {name: value * told for name, value in metrics.items()}
+            kept = part.to_base.to(losses) / (1 - preferred).clamp(min=least).to(losses)
+            yield losses, named | {"error/from_base": drift.detach() * kept}
 
     def rehearse(self, batch: int) -> None:
-        """A forward and backward of ``batch`` rows, thrown away: too little memory shows here."""
+        """A forward and backward of what ``batch`` rows look at together, thrown away.
+
+        Too little memory shows here.
+        """
         rows = torch.arange(batch) % self.rows
-        self(rows, torch.Generator().manual_seed(0))[0].mean().backward()
+        losses, _ = next(iter(self(rows, torch.Generator().manual_seed(0))))
+        losses.mean().backward()
         self._adapter.zero_grad()
 
     @torch.no_grad()
@@ -99,7 +106,7 @@ class PersonalStep:
         """
         everything = self._processes.share(self._random.every_fixed(len(self._all)))
         sums: dict[str, list[float]] = {}
-        for piece in everything.split(16):
+        for piece in everything.split(self._micro or 16):
             rows, which = piece.unbind(1)
             part = self._all.take(rows)
             identity = part.unsafe_caption * len(self._latents) + part.pairs

@@ -104,7 +104,7 @@ def train_adapter(
         PersonalStep(
             unet, adapter, batch, latents, PersonalRows.of(some, positions, latents, list(pairs)),
             schedule, recipe.dpo, recipe.beside, base_seed=optim.seed, precision=optim.precision,
-            fixed=WATCHED_DRAWS, processes=processes,
+            fixed=WATCHED_DRAWS, processes=processes, micro_batch=optim.micro_batch,
         )
         for latents, some in parts
     )  # fmt: skip

@@ -17,9 +17,9 @@ def memory_advice(section: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise InputError(
-            f"a training step does not fit into memory ({first_line(error)}); lower "
-            f"{section}.optim.batch, or set {section}.optim.gradient_checkpointing: true or "
-            f"{section}.optim.precision: bf16"
+            f"a training step does not fit into memory ({first_line(error)}); set "
+            f"{section}.optim.micro_batch, which splits a batch and trains the same, "
+            f"{section}.optim.gradient_checkpointing: true or {section}.optim.precision: bf16"
         ) from error
 
 

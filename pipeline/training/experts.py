@@ -125,8 +125,9 @@ def train_lora(
     unet.train()
     if optim.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    look = {"batch": optim.batch, "base_seed": optim.seed, "precision": optim.precision,
-            "compiled": optim.compile, "processes": processes}  # fmt: skip
+    look = {"batch": optim.together, "base_seed": optim.seed, "precision": optim.precision,
+            "compiled": optim.compile, "processes": processes,
+            "micro_batch": optim.micro_batch}  # fmt: skip
     step = PreferenceStep(unet, join_latents(list(kept.values())), schedule, dpo, **look)
     evaluate = None
     if recipe.watch.held_out:
@@ -158,7 +159,7 @@ def _null_space(
         return {}
     calibration = Calibration(
         unet, pairs, schedule, lora.null_prompts, lora.null_timesteps, recipe.optim.seed,
-        "null space", "experts.lora.null_prompts", 2 * recipe.optim.batch,
+        "null space", "experts.lora.null_prompts", 2 * recipe.optim.together,
     )  # fmt: skip
     return null_projections(calibration.moments(layers, "chosen"), lora.null_damping)
 

@@ -7,7 +7,7 @@ same final weights, however often the run was killed.
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from pipeline.training.processes import ALONE, Processes
 
 log = logging.getLogger(__name__)
 WATCHED = "error/chosen_over_reference"  # what the divergence guard looks at
-# (rows of the batch, generator of the step) -> losses, metrics by name, of this process's share
-# of the rows each (with one process all of them)
-TrainingStep = Callable[[Tensor, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+# (rows of the batch, generator of the step) -> losses, metrics by name, part after part of this
+# process's share of the rows (with one process all of them); each part is done with, gradients and
+# all, before the next is asked for
+TrainingStep = Callable[[Tensor, torch.Generator], Iterable[tuple[Tensor, dict[str, Tensor]]]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class TrainSettings:
     compile: bool = False  # torch.compile for policy and reference: minutes at the start
     checkpoints: int = 1  # how many are kept while training
     decay_steps: int = 0  # the last ones, over which the learning rate falls to 0
+    micro_batch: int | None = None  # rows that a process looks at together; None: its whole share
+
+    @property
+    def together(self) -> int:
+        """How many rows are in memory at once, at most."""
+        return min(self.micro_batch or self.batch, self.batch)
 
 
 def train(
@@ -90,17 +97,13 @@ def train(
     while state.step < settings.max_steps and not _out_of_patience(state.history, settings):
         batch_rows = rows_of_step(rows, settings.batch, state.step, settings.seed)
         generator = torch.Generator().manual_seed(seed_for(settings.seed, "step", state.step))
-        losses, metrics = training_step(batch_rows, generator)
-        named = {"loss": losses.detach()} | metrics
-        sums = processes.sum(torch.stack([value.double().sum() for value in named.values()]))
-        means = dict(zip(named, (sums / settings.batch).tolist(), strict=True))
+        optimizer.zero_grad()
+        means = _backward(training_step(batch_rows, generator), settings.batch, processes)
         if not math.isfinite(means["loss"]):
             raise FloatingPointError(
                 f"loss is {means['loss']} at step {state.step}, rows {batch_rows.tolist()}; lower "
                 "optim.learning_rate or dpo.beta in its section of params.yaml"
             )
-        optimizer.zero_grad()
-        (losses.sum() / settings.batch).backward()
         _update(optimizer, list(parameters.values()), settings, state.step, processes)
         state.step += 1
         recent.append(means)
@@ -123,6 +126,18 @@ def train(
         log.info("stopped at step %d: eval/loss has not fallen for %d logs", state.step,
                  settings.patience)  # fmt: skip
     return state.history
+
+
+def _backward(
+    parts: Iterable[tuple[Tensor, dict[str, Tensor]]], batch: int, processes: Processes
+) -> dict[str, float]:  # fmt: skip
+    """Gradients of a batch's mean loss, part after part; returns the batch's mean loss, metrics."""
+    sums: Tensor | float = 0.0
+    for losses, metrics in parts:
+        (losses.sum() / batch).backward()
+        named = {"loss": losses.detach()} | metrics
+        sums = sums + torch.stack([value.double().sum() for value in named.values()])
+    return dict(zip(named, (processes.sum(sums) / batch).tolist(), strict=True))
 
 
 def _update(
@@ -154,8 +169,7 @@ def _measure(
 def without_housekeeping(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings without those that leave the trained weights as they are."""
     idle = {"checkpoints", "checkpoint_every"}
-    if not settings.get("decay_steps"):
-        idle.add("decay_steps")
+    idle |= {name for name in ("decay_steps", "micro_batch") if not settings.get(name)}
     return {k: v for k, v in settings.items() if k not in idle}
 
 

@@ -6,7 +6,7 @@ adapter off. With ``fixed_draws`` a row's random draws come from a small fixed s
 reference sees each of them once, when training starts, and not at every visit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +76,11 @@ def preference_losses(
     return losses + settings.sft_weight * chosen, measured
 
 
+def parts_of(rows: int, most: int | None) -> tuple[Tensor, ...]:
+    """Positions of a batch's rows, ``most`` at a time; all of them, if none, in one part."""
+    return torch.arange(rows).split(most or max(1, rows))
+
+
 def _forwards(unet, compiled: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     """What predicts with the adapter on and off. Two functions: each is compiled for its own use.
 
@@ -96,11 +101,12 @@ def _forwards(unet, compiled: bool) -> tuple[Callable[..., Tensor], Callable[...
 class PreferenceStep:
     """The training step on a UNet that carries a LoRA: (rows, generator) to losses and metrics.
 
-    Of several processes each looks at its share of the rows, with the same random draws as one
-    alone would make. ``batch`` is the number of rows that the reference and ``measure`` look at
-    together, ``base_seed`` is that of the fixed draws. With precision "bf16" the UNet computes in
-    bfloat16 where autocast finds that safe; trained weights and losses stay fp32. ``compiled`` runs
-    policy and reference through torch.compile, apart: one needs gradients, the other no adapter.
+    Of several processes each looks at its share of the rows, ``micro_batch`` of them at a time,
+    with the same random draws as one alone would make for all at once. ``batch`` is the number of
+    rows that the reference and ``measure`` look at together, ``base_seed`` is that of the fixed
+    draws. With precision "bf16" the UNet computes in bfloat16 where autocast finds that safe;
+    trained weights and losses stay fp32. ``compiled`` runs policy and reference through
+    torch.compile, apart: one needs gradients, the other no adapter.
 
     Raises InputError when pairs are to be weighed by a judge that prefers none of them, or there
     are fewer fixed draws than processes.
@@ -109,9 +115,9 @@ class PreferenceStep:
     def __init__(
         self, unet, latents: LatentPairs, schedule: NoiseSchedule, settings: DpoSettings,
         *, batch: int = 8, base_seed: int = 0, precision: str = "fp32", compiled: bool = False,
-        processes: Processes = ALONE,
+        processes: Processes = ALONE, micro_batch: int | None = None,
     ) -> None:  # fmt: skip
-        self._bf16, self._processes = precision == "bf16", processes
+        self._bf16, self._processes, self._micro = precision == "bf16", processes, micro_batch
         self._policy, self._reference = _forwards(unet, compiled)
         self._unet, self._latents = unet, latents
         self._pairs = NoisedPairs(latents, schedule, unet.device)
@@ -144,29 +150,32 @@ class PreferenceStep:
 
     def __call__(
         self, rows: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
-        """Losses with gradient, and detached metrics by the field's names, (this process's rows,).
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:  # fmt: skip
+        """Losses with gradient, and detached metrics by the field's names, part by part.
 
-        With one process those are all rows, (batch,).
+        The parts, (micro_batch,) each, are this process's share of the rows: with one process all,
+        without ``micro_batch`` one part.
         """
-        count = self._settings.fixed_draws
+        count, references = self._settings.fixed_draws, None
         mine = self._processes.share(torch.arange(len(rows)))
         if count is None:
             draws = self._random.fresh(len(rows), generator).take(mine)
-            rows, references = rows[mine], None
+            rows = rows[mine]
         else:
             which = torch.randint(count, (len(rows),), generator=generator)[mine]
             rows = rows[mine]
             draws = self._random.fixed(rows, which)
-            references = Errors(*self._reference_bank()[rows, which].unbind(1))
-        return self._losses(rows, draws, references)
+            references = self._reference_bank()[rows, which]
+        for part in parts_of(len(rows), self._micro):
+            known = None if references is None else Errors(*references[part].unbind(1))
+            yield self._losses(rows[part], draws.take(part), known)
 
     def rehearse(self, batch: int) -> None:
-        """A forward and backward of ``batch`` rows, thrown away.
+        """A forward and backward of what ``batch`` rows look at together, thrown away.
 
         What does not fit into memory fails here, and not after a long time on fixed draws.
         """
-        rows = self._processes.share(torch.arange(batch) % self.rows)
+        rows = self._processes.share(torch.arange(batch) % self.rows)[: self._micro]
         draws = self._random.fresh(len(rows), torch.Generator().manual_seed(0))
         self._losses(rows, draws, None)[0].mean().backward()
         self._unet.zero_grad()

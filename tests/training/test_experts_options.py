@@ -39,8 +39,30 @@ def test_bf16_and_checkpointing_train_the_same_fp32_weights(
         assert torch.allclose(found["checkpointing"][0][layer].delta, value.delta, atol=1e-5)
         trained = found["bf16"][0][layer].up
         assert not torch.equal(trained, trained.bfloat16().float())  # kept in fp32
-    assert found["bf16"][1] == pytest.approx(loss, rel=0.1)
+    # one batch's loss is noisy with few latents; what was learnt is the same on every processor
+    flat = {name: torch.cat([value.delta.flatten() for value in lora.values()])
+            for name, (lora, _) in found.items()}  # fmt: skip
+    assert torch.cosine_similarity(flat["bf16"], flat["plain"], dim=0) > 0.95
     assert found["bf16"][1] != loss
+
+
+def test_a_batch_in_parts_trains_the_same_weights_with_fewer_rows_in_memory(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path
+):
+    short, found, seen = dataclasses.replace(SETTINGS, max_steps=6), {}, {}
+    for micro in (None, 2):
+        unet, sizes = copy.deepcopy(tiny_unet), set()
+        unet.register_forward_pre_hook(
+            lambda _, __, given, sizes=sizes: sizes.add(len(given["sample"])), with_kwargs=True
+        )
+        found[micro], _ = train(
+            unet, tiny_latents, alphas_cumprod, tmp_path / str(micro),
+            settings=dataclasses.replace(short, micro_batch=micro),
+        )  # fmt: skip
+        seen[micro] = max(sizes)
+    assert seen == {None: 2 * SETTINGS.batch, 2: 4}  # both sides of each row
+    for layer, value in found[None].items():
+        assert torch.allclose(found[2][layer].delta, value.delta, atol=1e-5)
 
 
 def test_compiled_training_is_the_same_training(
@@ -101,7 +123,7 @@ def test_memory_that_runs_out_is_an_error_that_says_what_to_change(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(PreferenceStep, "rehearse", full)
-    with pytest.raises(InputError, match="does not fit into memory .*lower experts.optim.batch"):
+    with pytest.raises(InputError, match="does not fit into memory .*experts.optim.micro_batch"):
         train(tiny_unet, tiny_latents, alphas_cumprod, tmp_path)
 
 

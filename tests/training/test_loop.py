@@ -34,7 +34,7 @@ def problem():
     def step(rows, generator):
         noise = torch.randn(len(rows), generator=generator)
         losses = (data[rows] @ weight - data[rows].sum(1) + 0.1 * noise).square()
-        return losses, {"abs": losses.detach().sqrt()}
+        yield losses, {"abs": losses.detach().sqrt()}
 
     return weight, step
 
@@ -57,6 +57,28 @@ def test_it_learns_and_logs_means(tmp_path):
     assert torch.allclose(weight, torch.ones(3), atol=0.15)
     assert [h["step"] for h in history[:3]] == [2, 4, 6]
     assert set(history[0]) == {"step", "loss", "abs"}
+
+
+def test_a_batch_in_parts_trains_and_logs_as_a_whole_one(tmp_path):
+    weight, step = problem()
+    gradients = []
+
+    def in_parts(rows, generator):
+        ((losses, metrics),) = step(rows, generator)
+        for part in (slice(0, 3), slice(3, 4)):
+            yield losses[part], {"abs": metrics["abs"][part]}
+            gradients.append(weight.grad.clone())  # of this part, before the next is made
+
+    # one graph for both parts here, which a part of its own does not need
+    backward = torch.Tensor.backward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "backward", lambda self: backward(self, retain_graph=True))
+        history = train({"w": weight}, 10, in_parts, SETTINGS, tmp_path / "p", "x")
+    whole, expected = run(tmp_path / "w")
+    assert torch.allclose(weight, whole, atol=1e-6)
+    for entry, other in zip(history, expected, strict=True):
+        assert entry == pytest.approx(other, rel=1e-5)
+    assert all(not torch.equal(gradients[k], gradients[k + 1]) for k in range(0, 24, 2))
 
 
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
@@ -107,7 +129,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_rows(tmp_path):
     weight = torch.nn.Parameter(torch.zeros(1))
 
     def step(rows, generator):
-        return weight * float("nan") + rows, {}
+        yield weight * float("nan") + rows, {}
 
     with pytest.raises(FloatingPointError, match=r"at step 0, rows \[\d"):
         train({"w": weight}, 10, step, SETTINGS, tmp_path / "c", "x")
@@ -117,11 +139,14 @@ def test_a_diverging_run_is_stopped_with_advice(tmp_path):
     weight = torch.nn.Parameter(torch.zeros(1))
 
     def step(rows, generator):
-        return weight * rows, {
-            "error/chosen": torch.full((len(rows),), 1.4),
-            # one row with next to no error must not decide: 1.4 / 1.0, not the mean of ratios
-            "error/chosen_reference": torch.tensor([0.001, 1.333, 1.333, 1.333]),
-        }
+        yield (
+            weight * rows,
+            {
+                "error/chosen": torch.full((len(rows),), 1.4),
+                # one row with next to no error must not decide: 1.4 / 1.0, not the mean of ratios
+                "error/chosen_reference": torch.tensor([0.001, 1.333, 1.333, 1.333]),
+            },
+        )
 
     allowed = dataclasses.replace(SETTINGS, max_chosen_error=0.5)
     assert train({"w": weight}, 10, step, allowed, tmp_path / "c", "x")[-1]["step"] == 12
@@ -189,7 +214,7 @@ def test_magnitudes_do_not_decay(tmp_path):
     matrix, magnitude = (torch.nn.Parameter(torch.full((2,), 2.0)) for _ in range(2))
 
     def still(rows, generator):
-        return 0.0 * (matrix.sum() + magnitude.sum()) + torch.zeros(len(rows)), {}
+        yield 0.0 * (matrix.sum() + magnitude.sum()) + torch.zeros(len(rows)), {}
 
     decaying = dataclasses.replace(SETTINGS, weight_decay=0.5)
     parameters = {"x.lora_A.weight": matrix, "x.lora_magnitude_vector.weight": magnitude}
@@ -226,8 +251,14 @@ def test_learning_rate_rises_stays_and_falls_where_it_is_asked_to():
     assert [schedule(s, falling) for s in range(3, 10)] == [1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2]
 
 
-def test_a_run_that_does_not_decay_is_the_one_from_before_it_could():
+@pytest.mark.parametrize("change", [{"decay_steps": 5}, {"micro_batch": 2}])
+def test_what_a_run_does_not_use_leaves_it_the_one_from_before_there_was_that(change):
     told = without_housekeeping(dataclasses.asdict(SETTINGS))
-    assert "decay_steps" not in told and "checkpoint_every" not in told
-    falling = dataclasses.replace(SETTINGS, decay_steps=5)
-    assert without_housekeeping(dataclasses.asdict(falling)) == told | {"decay_steps": 5}
+    assert not {"decay_steps", "micro_batch", "checkpoint_every"} & set(told)
+    used = dataclasses.replace(SETTINGS, **change)
+    assert without_housekeeping(dataclasses.asdict(used)) == told | change
+
+
+def test_no_more_rows_are_together_than_there_are():
+    for micro, together in ((None, 4), (1, 1), (4, 4), (9, 4)):
+        assert dataclasses.replace(SETTINGS, micro_batch=micro).together == together

@@ -24,6 +24,12 @@ def moved_away(unet):
     return unet
 
 
+def at_once(step, rows, seed):
+    """Losses and metrics of a step that looks at all rows together."""
+    (found,) = step(rows, torch.Generator().manual_seed(seed))
+    return found
+
+
 def test_both_captions_make_two_rows_of_a_pair(tiny_latents):
     pairs, prompts = caption_rows(tiny_latents, "both")
     assert pairs.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
@@ -35,7 +41,7 @@ def test_both_captions_make_two_rows_of_a_pair(tiny_latents):
 def test_untrained_policy_is_the_reference(tiny_unet, tiny_latents, alphas_cumprod):
     attach_lora(tiny_unet, 2, TARGETS, seed=0)
     step = PreferenceStep(tiny_unet, tiny_latents, NoiseSchedule(alphas_cumprod, "epsilon"), DPO)
-    losses, metrics = step(torch.arange(8), torch.Generator().manual_seed(0))
+    losses, metrics = at_once(step, torch.arange(8), 0)
     assert torch.allclose(losses, torch.full((8,), 2.0).log(), atol=1e-5)
     assert metrics["rewards/margins"].abs().max() < 1e-4
 
@@ -47,7 +53,7 @@ def test_the_sides_share_noise_timestep_and_posterior_draw(tiny_unet, tiny_laten
         tiny_latents, rejected_mean=tiny_latents.chosen_mean, rejected_std=tiny_latents.chosen_std
     )
     step = PreferenceStep(tiny_unet, same, NoiseSchedule(alphas_cumprod, "epsilon"), DPO)
-    _, metrics = step(torch.arange(8), torch.Generator().manual_seed(0))
+    _, metrics = at_once(step, torch.arange(8), 0)
     assert metrics["rewards/chosen"].abs().min() > 1e-4
     assert torch.allclose(metrics["rewards/chosen"], metrics["rewards/rejected"], atol=1e-4)
 
@@ -75,7 +81,7 @@ def test_both_sides_show_the_same_view(
     monkeypatch.setattr(NoisedPairs, "_noised", lambda self, clean, *rest: (
         seen.append(clean), noised(self, clean, *rest))[1])  # fmt: skip
     for seed in range(6):
-        step(torch.arange(8), torch.Generator().manual_seed(seed))
+        at_once(step, torch.arange(8), seed)
     views = (torch.cat(seen).mean((1, 2, 3)) / 10).round()
     assert set(views.tolist()) == {0, 1, 2}
     for clean in seen:
@@ -102,11 +108,27 @@ def test_shares_of_processes_make_up_the_batch(tiny_unet, tiny_latents, alphas_c
 
     def losses(processes):
         step = PreferenceStep(tiny_unet, tiny_latents, schedule, dpo, processes=processes)
-        return step(rows, torch.Generator().manual_seed(1))[0]
+        return at_once(step, rows, 1)[0]
 
     parts = [losses(Processes(k, 2)) for k in range(2)]
     assert [len(part) for part in parts] == [3, 2]
     assert torch.allclose(torch.cat(parts), losses(ALONE), atol=1e-4)
+
+
+@pytest.mark.parametrize("fixed_draws", [None, 5])
+def test_parts_make_up_the_batch(tiny_unet, tiny_latents, alphas_cumprod, fixed_draws):
+    moved_away(tiny_unet)
+    schedule = NoiseSchedule(alphas_cumprod, "epsilon")
+    dpo = dataclasses.replace(DPO, prompt_dropout=0.5, mu=0.5, fixed_draws=fixed_draws)
+    rows = torch.tensor([0, 3, 6, 6, 1])
+    whole = at_once(PreferenceStep(tiny_unet, tiny_latents, schedule, dpo), rows, 1)
+    for micro, lengths in ((2, [2, 2, 1]), (1, [1] * 5), (9, [5])):
+        step = PreferenceStep(tiny_unet, tiny_latents, schedule, dpo, micro_batch=micro)
+        parts = list(step(rows, torch.Generator().manual_seed(1)))
+        assert [len(losses) for losses, _ in parts] == lengths
+        assert torch.allclose(torch.cat([losses for losses, _ in parts]), whole[0], atol=1e-4)
+        for name, value in whole[1].items():
+            assert torch.allclose(torch.cat([p[1][name] for p in parts]), value, atol=1e-3), name
 
 
 def test_rehearsing_leaves_no_gradient(tiny_unet, tiny_latents, alphas_cumprod):
@@ -118,6 +140,9 @@ def test_rehearsing_leaves_no_gradient(tiny_unet, tiny_latents, alphas_cumprod):
     )
     step.rehearse(12)  # more than there are rows
     assert sizes == [24, 24]  # reference and policy, both sides
+    step._micro = 5
+    step.rehearse(12)
+    assert sizes[2:] == [10, 10]
     assert all(p.grad is None for p in tiny_unet.parameters())
 
 
@@ -131,7 +156,7 @@ def test_retention_adds_the_drift_on_safe_prompts_and_nothing_else(
         settings = dataclasses.replace(plain, retention=retention)
         schedule = NoiseSchedule(alphas_cumprod, "epsilon")
         step = PreferenceStep(tiny_unet, tiny_latents, schedule, settings)
-        losses[retention], metrics = step(torch.arange(4), torch.Generator().manual_seed(0))
+        losses[retention], metrics = at_once(step, torch.arange(4), 0)
         drifts = metrics.get("error/retention")
     assert drifts.min() > 0
     assert torch.allclose(losses[10.0], losses[0.0] + 10 * drifts, atol=1e-4)
@@ -142,7 +167,7 @@ def test_fixed_draws_give_the_losses_of_a_reference_pass(tiny_unet, tiny_latents
         moved_away(tiny_unet), tiny_latents, NoiseSchedule(alphas_cumprod, "epsilon"), FIXED
     )
     rows = torch.tensor([0, 3, 6, 6])
-    losses, metrics = step(rows, torch.Generator().manual_seed(4))
+    losses, metrics = at_once(step, rows, 4)
     which = torch.randint(5, (4,), generator=torch.Generator().manual_seed(4))
     passed, _ = step._preference(rows, step._random.fixed(rows, which), None)
     assert torch.allclose(losses, passed, atol=1e-5)
@@ -174,7 +199,7 @@ def test_the_safeguard_leaves_pairs_alone_that_ipo_pulls_together(
         step = PreferenceStep(
             tiny_unet, tiny_latents, NoiseSchedule(alphas_cumprod, "epsilon"), dpo
         )
-        losses, metrics = step(rows, torch.Generator().manual_seed(0))
+        losses, metrics = at_once(step, rows, 0)
         beyond = metrics["rewards/margins"] > 0.5
         assert 0 < beyond.sum() < 8
         parameter = next(p for n, p in tiny_unet.named_parameters() if "lora_B" in n)
@@ -199,7 +224,7 @@ def test_the_reference_sees_every_fixed_draw_once(
 
     monkeypatch.setattr(step, "_reference_errors", spying)
     for seed in range(20):
-        step(torch.arange(8), torch.Generator().manual_seed(seed))
+        at_once(step, torch.arange(8), seed)
     step.measure()
     assert sum(seen) == 8 * 5
 
@@ -258,7 +283,7 @@ def test_margin_weights_are_one_on_average_and_follow_the_judge(
     attach_lora(tiny_unet, 2, TARGETS, seed=0)
     dpo = dataclasses.replace(DPO, margin_weights=True)
     step = PreferenceStep(tiny_unet, tiny_latents, NoiseSchedule(alphas_cumprod, "epsilon"), dpo)
-    losses, _ = step(torch.arange(8), torch.Generator().manual_seed(0))  # ln 2 times the weight
+    losses, _ = at_once(step, torch.arange(8), 0)  # ln 2 times the weight
     assert (losses / math.log(2)).tolist() == pytest.approx([0.5, 1.0, 1.5, 1.0] * 2, abs=1e-4)
     nothing = dataclasses.replace(tiny_latents, margin=torch.zeros(4))
     with pytest.raises(InputError, match="margin_weights: the judge prefers no pair"):
@@ -272,5 +297,5 @@ def test_the_sft_term_is_the_chosen_error(tiny_unet, tiny_latents, alphas_cumpro
     for weight, loss in ((0.0, "diffusion_dpo"), (3.0, "diffusion_dpo"), (0.0, "sft")):
         dpo = dataclasses.replace(DPO, sft_weight=weight, loss=loss)
         step = PreferenceStep(tiny_unet, tiny_latents, schedule, dpo)
-        found.append(step(torch.arange(8), torch.Generator().manual_seed(0))[0])
+        found.append(at_once(step, torch.arange(8), 0)[0])
     assert torch.allclose(found[1], found[0] + 3 * found[2], atol=1e-4)
