@@ -141,7 +141,7 @@ def test_too_little_memory_names_the_sections_keys(train, monkeypatch):
         raise torch.OutOfMemoryError("none left")
 
     monkeypatch.setattr(PersonalStep, "__call__", full)
-    with pytest.raises(InputError, match="none left.*lower psa.optim.batch"):
+    with pytest.raises(InputError, match="none left.*psa.optim.micro_batch"):
         train()
 
 
