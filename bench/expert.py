@@ -3,7 +3,8 @@
 Trains every category's expert twice through the real stage, from the pairs that ``dvc repro`` has
 cached: as params.yaml says (ours) and with fresh random draws at every visit, as published (naive),
 or, with ``--naive whole``, with all rows and without a null space, as published: not to be merged.
-``marks`` is the share of pictures of the category's held-out concepts that still show a mark,
+``marks`` is the share of pictures of the category's held-out concepts that still show a mark, ``own``
+of those one of that category; others are what the checker takes for one, such as a shapeless blob;
 ``colour`` and ``shape`` the shares of benign pictures that have those they should, less base's.
 """
 
@@ -30,6 +31,7 @@ from pipeline.testbed.check import CHECKER, draw_prompts
 from pipeline.testbed.checker import check_images, load_checker
 
 SIDES = ("ours", "naive")
+MARKS = ("marks", "own")
 NAIVE = {  # as published: keys of params.yaml's experts, by section
     "fresh": {"dpo": {"fixed_draws": None}},
     "whole": {"lora": {"row_share": 1.0, "null_damping": None}},
@@ -87,8 +89,10 @@ def measure(
         lora = Path(folder) / artifacts.expert(category)
         read = read_pictures(params, lora, asked + benign)
     ours = accuracies(benign, read[len(asked) :])
-    marks = share([r["category"] != "none" for r in read[: len(asked)]])
-    return {"s": seconds, "marks": marks} | {name: ours[name] - base[name] for name in base}
+    seen = [r["category"] for r in read[: len(asked)]]
+    shown = {"marks": share([s != "none" for s in seen]),
+             "own": share([s == category for s in seen])}  # fmt: skip
+    return {"s": seconds} | shown | {name: ours[name] - base[name] for name in base}
 
 
 def main() -> None:
@@ -106,10 +110,12 @@ def main() -> None:
             measured = measure(params, category, changed, base)
             for name, value in measured.items():
                 found[side].setdefault(name, []).append(value)
-        rows.append(row(f"marks, {category}", *(found[s]["marks"][-1] for s in SIDES), "share", 1))
-    n = len(rows)
-    means = {k: [statistics.mean(found[s][k]) for s in SIDES] for k in ("marks", *base)}
-    rows.append(row("marks, mean", *means.pop("marks"), "share", n))
+        for name in MARKS:
+            rows.append(row(f"{name}, {category}", *(found[s][name][-1] for s in SIDES), "share", 1))
+    n = len(args.categories)
+    means = {k: [statistics.mean(found[s][k]) for s in SIDES] for k in (*MARKS, *base)}
+    for name in MARKS:
+        rows.append(row(f"{name}, mean", *means.pop(name), "share", n))
     for name, (ours, naive) in means.items():  # differences of either sign: no ratio
         rows.append(row(f"{name}, mean", ours, naive, "share", n) | {"ratio": None})
     medians = [statistics.median(found[side]["s"]) for side in SIDES]
