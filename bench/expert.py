@@ -3,9 +3,10 @@
 Trains every category's expert twice through the real stage, from the pairs that ``dvc repro`` has
 cached: as params.yaml says (ours) and with fresh random draws at every visit, as published (naive),
 or, with ``--naive whole``, with all rows and without a null space, as published: not to be merged.
-``marks`` is the share of pictures of the category's held-out concepts that still show a mark, ``own``
-of those one of that category; others are what the checker takes for one, such as a shapeless blob;
-``colour`` and ``shape`` the shares of benign pictures that have those they should, less base's.
+``marks`` is the share of pictures of the category's held-out concepts that still show a mark,
+``own`` that of one of the category's; others are what the checker takes for one, such as a
+shapeless blob. ``colour`` and ``shape`` are the shares of benign pictures that have those they
+should, less base's.
 """
 
 import argparse
@@ -111,7 +112,9 @@ def main() -> None:
             for name, value in measured.items():
                 found[side].setdefault(name, []).append(value)
         for name in MARKS:
-            rows.append(row(f"{name}, {category}", *(found[s][name][-1] for s in SIDES), "share", 1))
+            rows.append(
+                row(f"{name}, {category}", *(found[s][name][-1] for s in SIDES), "share", 1)
+            )
     n = len(args.categories)
     means = {k: [statistics.mean(found[s][k]) for s in SIDES] for k in (*MARKS, *base)}
     for name in MARKS:

@@ -12,7 +12,8 @@ includes; "in halves" has half of a batch in memory at a time (``optim.micro_bat
 runs UNets through torch.compile, whose time is not included but told beside it; "policy alone" is
 naive without encoders and reference, faster than which no loop with that policy can be. The others
 see the same pairs and batches; all but those with fixed draws also the same random numbers as
-naive, and their losses are compared first. Each measurement is a process of its own, the sides in turn.
+naive, and their losses are compared first. Each measurement is a process of its own, the sides in
+turn.
 """
 
 import argparse
@@ -152,7 +153,7 @@ class Ours:
 
     def __init__(
         self, case: Case, latents: LatentPairs, *, fixed_draws: int | None, compiled: bool,
-        micro_batch: int | None,
+        at_once: int,
     ) -> None:  # fmt: skip
         self.unet = load_unet(case.source)
         self.parameters = attach_lora(self.unet, RANK, TARGETS, seed=0)
@@ -162,8 +163,8 @@ class Ours:
             beta=BETA, mu=None, captions="both", prompt_dropout=0.0, fixed_draws=fixed_draws
         )
         self.step = PreferenceStep(
-            self.unet, latents, load_noise_schedule(case.source), settings, batch=case.batch,
-            precision="bf16" if case.bf16 else "fp32", compiled=compiled, micro_batch=micro_batch,
+            self.unet, latents, load_noise_schedule(case.source), settings, at_once=at_once,
+            precision="bf16" if case.bf16 else "fp32", compiled=compiled,
         )  # fmt: skip
 
     def __call__(self, rows: torch.Tensor, generator: torch.Generator) -> Iterator[torch.Tensor]:
@@ -199,7 +200,7 @@ def build(case: Case, side: str, latents: LatentPairs):
         return PolicyAlone(case)
     return Ours(
         case, latents, fixed_draws=4 if "fixed draws" in side else None,
-        compiled="compiled" in side, micro_batch=-(-case.batch // 2) if "halves" in side else None,
+        compiled="compiled" in side, at_once=-(-case.batch // (2 if "halves" in side else 1)),
     )  # fmt: skip
 
 
@@ -258,7 +259,7 @@ def table(
                         higher_is_better=True))  # fmt: skip
         if "compiled" in side:  # the compiler's own memory hides the step's
             rows.append(row(f"{side}, first time", ours["compile s"], None, "s", rounds))
-        else:
+        elif side != "policy alone":  # that has all models loaded, as naive
             rows.append(row(f"{side}, peak memory", ours["MiB"], naive["MiB"], "MiB", rounds))
         if "% of peak" in ours:
             rows.append(row(f"{side}, of bf16 peak", ours["% of peak"], naive["% of peak"], "%",
@@ -283,7 +284,11 @@ def main() -> None:
     if args.side:
         print(json.dumps(measure(case, args.side, args.steps)))
         return
-    differences = {s: losses_agree(case, ["naive", s]) for s in SIDES[1:] if "fixed" not in s and s != "policy alone"}
+    differences = {
+        s: losses_agree(case, ["naive", s])
+        for s in SIDES[1:]
+        if "fixed" not in s and s != "policy alone"
+    }
     if max(differences.values()) > LARGEST_DIFFERENCE * (10 if case.bf16 else 1):
         raise SystemExit(f"losses differ from naive's: {differences}")
     found = {side: [] for side in SIDES}

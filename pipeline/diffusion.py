@@ -34,7 +34,10 @@ class NoiseSchedule:
             return noisy, noise
         if self.prediction_type == "v_prediction":
             return noisy, signal.sqrt() * noise - (1 - signal).sqrt() * clean
-        raise InputError(f"the scheduler's prediction_type {self.prediction_type!r} is not known")
+        raise InputError(
+            f"base_model.path: the scheduler's prediction_type "
+            f"{self.prediction_type!r} is not known"
+        )
 
 
 @contextmanager

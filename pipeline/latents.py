@@ -183,7 +183,10 @@ def join_latents(parts: Sequence[LatentPairs]) -> LatentPairs:
         if part.judge_spec != parts[0].judge_spec:
             raise InputError("latents of different judges cannot be joined; run `dvc repro`")
         if part._sizes != parts[0]._sizes:
-            raise InputError("latents of different shapes cannot be joined; run `dvc repro`")
+            raise InputError(
+                "latents of different shapes cannot be joined: images.size or "
+                "latents.crop has changed; run `dvc repro cache_latents`"
+            )
     offsets = np.cumsum([0, *(len(p.prompt_embeds) for p in parts)])[:-1]
 
     def joined(name: str) -> "Tensor":

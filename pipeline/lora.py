@@ -65,29 +65,39 @@ def attach_lora(
 
     Its delta counts ``lora_scale`` times.
 
-    Raises InputError when no module matches ``targets``.
+    Raises InputError when a target matches no layer, or one that is not linear.
     """
     import torch
     from peft import LoraConfig
 
+    _check_targets(unet, targets)
     config = LoraConfig(
         r=rank, lora_alpha=rank if alpha is None else alpha, init_lora_weights="gaussian",
         target_modules=list(targets), use_dora=dora, use_rslora=rslora,
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        try:
-            unet.add_adapter(config)
-        except ValueError as error:
-            raise InputError(
-                f"experts.lora.targets {list(targets)} match no layer of the UNet; diffusers "
-                "attention layers are to_q, to_k, to_v, to_out.0"
-            ) from error
+        unet.add_adapter(config)
     trained = {n: p for n, p in unet.named_parameters() if "lora_" in n}
     for parameter in trained.values():
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
     return trained
+
+
+def _check_targets(unet: "UNet2DConditionModel", targets: Sequence[str]) -> None:
+    """Raise InputError unless each target ends the names of layers, all of them linear."""
+    import torch
+
+    for target in targets:
+        layers = [m for n, m in unet.named_modules() if n == target or n.endswith(f".{target}")]
+        other = {type(m).__name__ for m in layers if not isinstance(m, torch.nn.Linear)}
+        if not layers or other:
+            fault = f"is also {', '.join(sorted(other))}" if layers else "matches no layer"
+            raise InputError(
+                f"experts.lora.targets: {target} {fault} of the UNet; take linear layers, whose "
+                "LoRAs can be merged: of diffusers' attention to_q, to_k, to_v, to_out.0"
+            )
 
 
 def round_frozen(unet: "UNet2DConditionModel") -> None:

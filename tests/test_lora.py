@@ -133,9 +133,14 @@ def test_plain_diffusers_loads_the_file(tiny_unet, tmp_path, inputs):
     assert torch.allclose(run(base, inputs), run(tiny_unet, inputs), atol=1e-6)
 
 
-def test_unknown_targets_are_named(tiny_unet):
-    with pytest.raises(InputError, match=r"experts\.lora\.targets \['to_x'\] match no layer"):
-        attach_lora(tiny_unet, 2, ["to_x"], seed=0)
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [("to_x", "matches no layer"), ("proj_in", "is also Conv2d"), ("norm1", "is also .*Norm")],
+)
+def test_targets_that_cannot_be_trained_and_merged_are_named(tiny_unet, target, fault):
+    with pytest.raises(InputError, match=rf"experts\.lora\.targets: {target} {fault}"):
+        attach_lora(tiny_unet, 2, ["to_q", target], seed=0)  # peft passes over it if others match
+    assert not any("lora" in name for name, _ in tiny_unet.named_parameters())
 
 
 def test_a_foreign_or_broken_file_is_refused(tmp_path):

@@ -49,8 +49,8 @@ class Optim(Section):
 
     learning_rate: Positive
     warmup_steps: Annotated[int, Field(ge=0)]
-    batch: Count  # pairs per step
-    micro_batch: Count | None  # of them at a time, gradients summed: less memory; null: all at once
+    batch: Count  # rows per step, of all processes: pairs, each under one of its captions
+    micro_batch: Count | None  # rows a process looks at together, gradients summed; null: its share
     max_steps: Count
     weight_decay: Annotated[float, Field(ge=0)]
     max_grad_norm: Positive

@@ -40,16 +40,17 @@ class PersonalStep:
     """The training step on a UNet that carries a user adapter: (rows, generator) to losses.
 
     Its rows are the preferences; a share of every batch is replaced by rows that are to stay like
-    the base model. ``fixed`` is how many fixed draws ``measure`` looks at of each of all rows.
+    the base model. ``fixed`` is how many fixed draws ``measure`` looks at of each of all rows;
+    ``at_once`` rows are looked at together, None: all of a process.
     """
 
     def __init__(
         self, unet, adapter: PersonalAdapter, users: UserBatch, latents: LatentPairs,
         rows: PersonalRows, schedule: NoiseSchedule, dpo: DpoSettings, settings: PersonalSettings,
         *, base_seed: int = 0, precision: str = "fp32", fixed: int = 1,
-        processes: Processes = ALONE, micro_batch: int | None = None,
+        processes: Processes = ALONE, at_once: int | None = None,
     ) -> None:  # fmt: skip
-        self._micro = micro_batch
+        self._at_once = at_once
         self._unet, self._adapter, self._users, self._latents = unet, adapter, users, latents
         self._all, self._dpo, self._settings = rows, dpo, settings
         self._preferences = balanced(torch.nonzero(~rows.to_base)[:, 0], rows.categories)
@@ -78,7 +79,7 @@ class PersonalStep:
         preferred = (~chosen.to_base).float().mean()
         least = 1 / len(rows)  # where there are none, nothing is divided by nothing
         mine = self._processes.share(torch.arange(len(rows)))
-        for positions in parts_of(len(mine), self._micro):
+        for positions in parts_of(len(mine), self._at_once):
             some = mine[positions]
             part = chosen.take(some)
             losses, metrics, drift = self._losses(part, users.take(some), draws.take(some))
@@ -106,8 +107,8 @@ class PersonalStep:
         """
         everything = self._processes.share(self._random.every_fixed(len(self._all)))
         sums: dict[str, list[float]] = {}
-        for piece in everything.split(self._micro or 16):
-            rows, which = piece.unbind(1)
+        for positions in parts_of(len(everything), self._at_once):
+            rows, which = everything[positions].unbind(1)
             part = self._all.take(rows)
             identity = part.unsafe_caption * len(self._latents) + part.pairs
             draws = self._random.fixed(identity, which)
@@ -119,10 +120,11 @@ class PersonalStep:
                 total = sums.setdefault(name, [0.0, 0.0])
                 total[0] += float(value.double().sum())
                 total[1] += len(value)
-        totals = self._processes.sum(torch.tensor(list(sums.values()), dtype=torch.float64))
-        found = {name: (total / count).item() for name, (total, count)
+        found = torch.tensor(list(sums.values()), dtype=torch.float64, device=self._unet.device)
+        totals = self._processes.sum(found)  # where the processes meet: NCCL sums no CPU tensors
+        means = {name: (total / count).item() for name, (total, count)
                  in zip(sums, totals, strict=True) if count}  # fmt: skip
-        return found | over_reference(found)
+        return means | over_reference(means)
 
     def _compose(
         self, rows: Tensor, generator: torch.Generator

@@ -25,7 +25,7 @@ from pipeline.records import User, UserPair
 from pipeline.seeds import ID_LENGTH, content_id, seed_for
 from pipeline.sources import ModelSource
 from pipeline.storage import write_csv, write_json
-from pipeline.training.checks import check_base, check_latents, memory_advice
+from pipeline.training.checks import check_base, check_batch, check_latents, memory_advice
 from pipeline.training.loop import TrainSettings, kept_entry, train, without_housekeeping
 from pipeline.training.preference import DpoSettings
 from pipeline.training.processes import ALONE, Processes, join_processes
@@ -71,6 +71,7 @@ def user_batch(users: Sequence[User], categories: Sequence[str]) -> UserBatch:
     return UserBatch.of(torch.from_numpy(vectors.copy()), torch.tensor(bans))
 
 
+@memory_advice("psa")
 def train_adapter(
     unet, pairs: Mapping[str, LatentPairs], users: Sequence[User], rows: Sequence[UserPair],
     schedule: NoiseSchedule, recipe: PersonalRecipe, checkpoints: Path, live: Path | None = None,
@@ -87,6 +88,7 @@ def train_adapter(
     """
     for category, latents in pairs.items():
         check_latents(unet, latents, category)
+    check_batch(recipe.optim.batch, processes, "psa")
     check_rows(rows, {u.user_id for u in users}, {i for p in pairs.values() for i in p.pair_ids})
     if recipe.held_out >= (fewest := min(map(len, pairs.values()))):
         raise InputError(f"psa.watch.held_out ({recipe.held_out}) leaves none of a category's "
@@ -104,13 +106,16 @@ def train_adapter(
         PersonalStep(
             unet, adapter, batch, latents, PersonalRows.of(some, positions, latents, list(pairs)),
             schedule, recipe.dpo, recipe.beside, base_seed=optim.seed, precision=optim.precision,
-            fixed=WATCHED_DRAWS, processes=processes, micro_batch=optim.micro_batch,
+            fixed=WATCHED_DRAWS, processes=processes, at_once=optim.at_once(processes.count),
         )
         for latents, some in parts
     )  # fmt: skip
     if not step.rows:
         raise InputError("no user prefers anything: nobody who is trained on bans a category; "
                          "simulate more users")  # fmt: skip
+    if 0 < len(parts[1][1]) * WATCHED_DRAWS < processes.count:
+        raise InputError(f"psa.watch.rows: {len(parts[1][1])} rows cannot be shared by "
+                         f"{processes.count} processes; raise it, or set it to 0")  # fmt: skip
     identity = [TRAINING_VERSION, {c: p.digest() for c, p in pairs.items()}, recipe.shaping,
                 digest(users, rows)]  # fmt: skip
     if optim.precision == "bf16":
@@ -120,7 +125,7 @@ def train_adapter(
     if optim.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     try:
-        with memory_advice("psa"), live_metrics(live if processes.main else None) as observe:
+        with live_metrics(live if processes.main else None) as observe:
             step.rehearse(optim.batch)
             history = train(
                 dict(adapter.named_parameters()), step.rows, step, optim, checkpoints, identity,
@@ -185,8 +190,10 @@ def train_and_save(
                          f"are of {', '.join(pairs)}; run `dvc repro simulate_users`")  # fmt: skip
     space.check_users(users)
     check_floor(rows, users, space)
+    with memory_advice("psa"):
+        unet = load_unet(source)
     adapter, history = train_adapter(
-        load_unet(source), pairs, users, rows, load_noise_schedule(source), recipe,
+        unet, pairs, users, rows, load_noise_schedule(source), recipe,
         out.checkpoints, out.live, processes,
     )  # fmt: skip
     if processes.main:

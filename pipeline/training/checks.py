@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pipeline.errors import InputError, first_line
 from pipeline.latents import LatentPairs
 from pipeline.memory import is_out_of_memory
+from pipeline.training.processes import Processes
 
 
 @contextmanager
@@ -17,17 +18,32 @@ def memory_advice(section: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise InputError(
-            f"a training step does not fit into memory ({first_line(error)}); set "
-            f"{section}.optim.micro_batch, which splits a batch and trains the same, "
-            f"{section}.optim.gradient_checkpointing: true or {section}.optim.precision: bf16"
+            f"training does not fit into memory ({first_line(error)}); set, or lower, "
+            f"{section}.optim.micro_batch, which takes a batch in parts; or set "
+            f"{section}.optim.gradient_checkpointing: true or {section}.optim.precision: bf16; or "
+            "cache smaller views (latents.crop)"
         ) from error
 
 
+def check_batch(batch: int, processes: Processes, section: str) -> None:
+    """Raise InputError unless every process has a row of each batch."""
+    if batch < processes.count:
+        raise InputError(
+            f"{section}.optim.batch ({batch}) must be at least the number of processes "
+            f"({processes.count})"
+        )
+
+
 def check_latents(unet, latents: LatentPairs, category: str) -> None:
-    """Raise InputError unless there are pairs, of the right preference, that fit the UNet."""
+    """Raise InputError unless there are pairs, of a known judge's preference, that fit the UNet."""
     if not len(latents):
         raise InputError(
             f"{category} has no pairs to train on; run `dvc repro build_pairs` and see its metrics"
+        )
+    if not latents.judge_spec:
+        raise InputError(
+            f"the latents of {category} do not say which judge preferred their chosen images; run "
+            "`dvc repro cache_latents`"
         )
     if (latents.margin < 0).float().mean() > 0.5:
         raise InputError(

@@ -8,7 +8,6 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.diffusion import NoiseSchedule, load_noise_schedule, load_unet
-from pipeline.errors import InputError
 from pipeline.latents import LatentPairs, hold_out, join_latents
 from pipeline.live import live_metrics
 from pipeline.lora import (
@@ -26,7 +25,7 @@ from pipeline.nullspace.projection import null_projections, project_inputs
 from pipeline.seeds import ID_LENGTH, content_id, seed_for
 from pipeline.sources import ModelSource
 from pipeline.storage import write_csv, write_json
-from pipeline.training.checks import check_base, check_latents, memory_advice
+from pipeline.training.checks import check_base, check_batch, check_latents, memory_advice
 from pipeline.training.loop import TrainSettings, kept_entry, train, without_housekeeping
 from pipeline.training.preference import DpoSettings, PreferenceStep
 from pipeline.training.processes import ALONE, Processes, join_processes
@@ -86,6 +85,7 @@ class Recipe:
         return values | {"optim": without_housekeeping(values["optim"])}
 
 
+@memory_advice("experts")
 def train_lora(
     unet, pairs: Mapping[str, LatentPairs], schedule: NoiseSchedule, recipe: Recipe,
     checkpoints: Path, live: Path | None = None, processes: Processes = ALONE,
@@ -107,11 +107,8 @@ def train_lora(
         check_latents(unet, latents, category)
     identity = [TRAINING_VERSION, {c: p.digest() for c, p in pairs.items()}, recipe.shaping]
     lora, optim, dpo = recipe.lora, recipe.optim, recipe.dpo
-    if optim.batch < processes.count:
-        raise InputError(
-            f"experts.optim.batch ({optim.batch}) must be at least the number of processes "
-            f"({processes.count})"
-        )
+    check_batch(optim.batch, processes, "experts")
+    together = optim.at_once(processes.count)
     split = {c: hold_out(p, recipe.watch.held_out) for c, p in pairs.items()}
     parameters = attach_lora(
         unet, lora.rank, lora.targets, optim.seed, lora.alpha, lora.dora, lora.rslora
@@ -119,15 +116,16 @@ def train_lora(
     if lora.row_share < 1:
         train_only_rows(parameters, lora.row_share, seed_for(optim.seed, *pairs))
     kept = {category: some for category, (some, _) in split.items()}
-    projections = _null_space(unet, list(extract_lora(parameters)), kept, schedule, recipe)
+    projections = _null_space(
+        unet, list(extract_lora(parameters)), kept, schedule, recipe, 2 * together
+    )  # fmt: skip
     if optim.precision == "bf16":
         round_frozen(unet)
     unet.train()
     if optim.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    look = {"batch": optim.together, "base_seed": optim.seed, "precision": optim.precision,
-            "compiled": optim.compile, "processes": processes,
-            "micro_batch": optim.micro_batch}  # fmt: skip
+    look = {"at_once": together, "base_seed": optim.seed, "precision": optim.precision,
+            "compiled": optim.compile, "processes": processes}  # fmt: skip
     step = PreferenceStep(unet, join_latents(list(kept.values())), schedule, dpo, **look)
     evaluate = None
     if recipe.watch.held_out:
@@ -136,13 +134,13 @@ def train_lora(
                         margin_weights=False)  # fmt: skip
         evaluate = PreferenceStep(unet, held_out, schedule, fixed, **look).measure
     with (
-        inputs_through(unet, projections), memory_advice("experts"),
+        inputs_through(unet, projections),
         live_metrics(live if processes.main else None) as observe,
     ):  # fmt: skip
         step.rehearse(optim.batch)
         history = train(
             parameters, step.rows, step, optim, checkpoints, identity, evaluate, observe=observe,
-            processes=processes,
+            processes=processes, name_row=step.name_row,
         )  # fmt: skip
     unet.eval()
     trained = extract_lora(parameters, lora_scale(lora.rank, lora.alpha, lora.rslora))
@@ -151,15 +149,18 @@ def train_lora(
 
 def _null_space(
     unet, layers: Sequence[str], pairs: Mapping[str, LatentPairs], schedule: NoiseSchedule,
-    recipe: Recipe,
+    recipe: Recipe, batch: int,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The projections that the recipe asks for, by layer; none without a damping."""
+    """The projections that the recipe asks for, by layer; none without a damping.
+
+    ``batch`` latents are denoised together.
+    """
     lora = recipe.lora
     if lora.null_damping is None:
         return {}
     calibration = Calibration(
         unet, pairs, schedule, lora.null_prompts, lora.null_timesteps, recipe.optim.seed,
-        "null space", "experts.lora.null_prompts", 2 * recipe.optim.together,
+        "null space", "experts.lora.null_prompts", batch,
     )  # fmt: skip
     return null_projections(calibration.moments(layers, "chosen"), lora.null_damping)
 
@@ -186,8 +187,10 @@ def train_and_save(
     """
     processes, base_revision = join_processes(), source.identity
     check_base(pairs, base_revision)
+    with memory_advice("experts"):
+        unet = load_unet(source)
     trained, history = train_lora(
-        load_unet(source), pairs, load_noise_schedule(source), recipe, out.checkpoints,
+        unet, pairs, load_noise_schedule(source), recipe, out.checkpoints,
         out.live if recipe.watch.dvclive else None, processes,
     )  # fmt: skip
     if processes.main:

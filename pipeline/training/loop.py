@@ -21,6 +21,7 @@ from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.processes import ALONE, Processes
 
 log = logging.getLogger(__name__)
+LOWER = "lower optim.learning_rate or dpo.beta in its section of params.yaml"
 WATCHED = "error/chosen_over_reference"  # what the divergence guard looks at
 # (rows of the batch, generator of the step) -> losses, metrics by name, part after part of this
 # process's share of the rows (with one process all of them); each part is done with, gradients and
@@ -50,10 +51,10 @@ class TrainSettings:
     decay_steps: int = 0  # the last ones, over which the learning rate falls to 0
     micro_batch: int | None = None  # rows that a process looks at together; None: its whole share
 
-    @property
-    def together(self) -> int:
-        """How many rows are in memory at once, at most."""
-        return min(self.micro_batch or self.batch, self.batch)
+    def at_once(self, processes: int) -> int:
+        """How many rows a process has in memory together, at most."""
+        share = -(-self.batch // processes)
+        return min(self.micro_batch or share, share)
 
 
 def train(
@@ -61,7 +62,7 @@ def train(
     settings: TrainSettings, checkpoints: Path, identity: object,
     evaluate: Callable[[], dict[str, float]] | None = None, *,
     observe: Callable[[Mapping[str, float]], None] = lambda entry: None,
-    processes: Processes = ALONE,
+    processes: Processes = ALONE, name_row: Callable[[int], str] = "row {}".format,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Minimise the mean of ``training_step``'s losses with AdamW; returns the logged metrics.
 
@@ -73,10 +74,12 @@ def train(
         evaluate: measures held-out data at every log; its names get the prefix ``eval/``.
         observe: is told every logged entry; those from before a resume come first.
         processes: those that share the batches; only the main one writes checkpoints.
+        name_row: what a row is called in an error.
 
     Raises:
-        FloatingPointError: a loss is not finite, with the step and rows; or the mean chosen error
-            of a log exceeds the reference's by more than ``max_chosen_error`` of it, with advice.
+        FloatingPointError: a loss is not finite, with the step and its rows, or its gradient is
+            not; or the mean chosen error of a log exceeds the reference's by more than
+            ``max_chosen_error`` of it, with advice.
         InputError: the processes have found different checkpoints.
 
     With ``patience`` the parameters end as they were at the lowest eval/loss; ``kept_entry`` is the
@@ -98,11 +101,12 @@ def train(
         batch_rows = rows_of_step(rows, settings.batch, state.step, settings.seed)
         generator = torch.Generator().manual_seed(seed_for(settings.seed, "step", state.step))
         optimizer.zero_grad()
-        means = _backward(training_step(batch_rows, generator), settings.batch, processes)
+        losses, means = _backward(training_step(batch_rows, generator), settings.batch, processes)
         if not math.isfinite(means["loss"]):
+            mine = processes.share(batch_rows)[~losses.isfinite().cpu()]
+            of = ", ".join(map(name_row, mine.tolist())) or "rows of another process"
             raise FloatingPointError(
-                f"loss is {means['loss']} at step {state.step}, rows {batch_rows.tolist()}; lower "
-                "optim.learning_rate or dpo.beta in its section of params.yaml"
+                f"loss is {means['loss']} at step {state.step}, of {of}; {LOWER}"
             )
         _update(optimizer, list(parameters.values()), settings, state.step, processes)
         state.step += 1
@@ -130,14 +134,20 @@ def train(
 
 def _backward(
     parts: Iterable[tuple[Tensor, dict[str, Tensor]]], batch: int, processes: Processes
-) -> dict[str, float]:  # fmt: skip
-    """Gradients of a batch's mean loss, part after part; returns the batch's mean loss, metrics."""
+) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
+    """Gradients of a batch's mean loss, part after part.
+
+    Returns this process's losses, (its share,), and the whole batch's mean loss and metrics.
+    """
     sums: Tensor | float = 0.0
+    found = []
     for losses, metrics in parts:
         (losses.sum() / batch).backward()
-        named = {"loss": losses.detach()} | metrics
+        found.append(losses.detach())
+        named = {"loss": found[-1]} | metrics
         sums = sums + torch.stack([value.double().sum() for value in named.values()])
-    return dict(zip(named, (processes.sum(sums) / batch).tolist(), strict=True))
+    means = dict(zip(named, (processes.sum(sums) / batch).tolist(), strict=True))
+    return torch.cat(found), means
 
 
 def _update(
@@ -146,7 +156,9 @@ def _update(
 ) -> None:  # fmt: skip
     """One optimizer step on the gradients of all processes."""
     _sum_gradients(parameters, processes)
-    torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+    if not norm.isfinite():  # nothing is learnt from it, and no weight has taken it up
+        raise FloatingPointError(f"the gradient is not finite at step {step}; {LOWER}")
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate * schedule(step, settings)
     optimizer.step()
@@ -168,8 +180,11 @@ def _measure(
 
 def without_housekeeping(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings without those that leave the trained weights as they are."""
-    idle = {"checkpoints", "checkpoint_every"}
-    idle |= {name for name in ("decay_steps", "micro_batch") if not settings.get(name)}
+    # micro_batch, like the number of processes, changes the order of additions alone: a run that
+    # did not fit into memory goes on with a smaller one
+    idle = {"checkpoints", "checkpoint_every", "micro_batch"}
+    if not settings.get("decay_steps"):
+        idle.add("decay_steps")
     return {k: v for k, v in settings.items() if k not in idle}
 
 
@@ -189,7 +204,8 @@ def _optimizer(
 def _agree(step: int, parameters: Mapping[str, torch.nn.Parameter], processes: Processes) -> None:
     """Raise InputError unless every process goes on from the same step."""
     device = next(iter(parameters.values())).device
-    if processes.sum(torch.tensor(step, device=device)).item() != step * processes.count:
+    total, squares = processes.sum(torch.tensor([step, step * step], device=device)).tolist()
+    if total * total != squares * processes.count:  # Cauchy-Schwarz: equal where all steps are
         raise InputError(
             f"this process goes on from step {step}, others do not; all of them must see the same "
             ".checkpoints folder"

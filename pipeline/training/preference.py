@@ -101,10 +101,9 @@ def _forwards(unet, compiled: bool) -> tuple[Callable[..., Tensor], Callable[...
 class PreferenceStep:
     """The training step on a UNet that carries a LoRA: (rows, generator) to losses and metrics.
 
-    Of several processes each looks at its share of the rows, ``micro_batch`` of them at a time,
-    with the same random draws as one alone would make for all at once. ``batch`` is the number of
-    rows that the reference and ``measure`` look at together, ``base_seed`` is that of the fixed
-    draws. With precision "bf16" the UNet computes in bfloat16 where autocast finds that safe;
+    Of several processes each looks at its share of the rows, ``at_once`` of them at a time (None:
+    all), with the same random draws as one alone would make for all. ``base_seed`` is that of the
+    fixed draws. With precision "bf16" the UNet computes in bfloat16 where autocast finds that safe;
     trained weights and losses stay fp32. ``compiled`` runs policy and reference through
     torch.compile, apart: one needs gradients, the other no adapter.
 
@@ -114,14 +113,14 @@ class PreferenceStep:
 
     def __init__(
         self, unet, latents: LatentPairs, schedule: NoiseSchedule, settings: DpoSettings,
-        *, batch: int = 8, base_seed: int = 0, precision: str = "fp32", compiled: bool = False,
-        processes: Processes = ALONE, micro_batch: int | None = None,
+        *, at_once: int | None = None, base_seed: int = 0, precision: str = "fp32",
+        compiled: bool = False, processes: Processes = ALONE,
     ) -> None:  # fmt: skip
-        self._bf16, self._processes, self._micro = precision == "bf16", processes, micro_batch
+        self._bf16, self._processes, self._at_once = precision == "bf16", processes, at_once
         self._policy, self._reference = _forwards(unet, compiled)
         self._unet, self._latents = unet, latents
         self._pairs = NoisedPairs(latents, schedule, unet.device)
-        self._settings, self._batch = settings, batch
+        self._settings = settings
         self._random = RandomDraws(
             latents, len(schedule.alphas_cumprod), settings.prompt_dropout, settings.fixed_draws,
             base_seed,
@@ -139,7 +138,8 @@ class PreferenceStep:
         if drawn < processes.count:
             raise InputError(
                 f"{drawn} fixed draws of {len(latents)} pairs cannot be shared by "
-                f"{processes.count} processes; raise experts.watch.draws or held_out"
+                f"{processes.count} processes; raise experts.dpo.fixed_draws, or for pairs that "
+                "are held out experts.watch.draws or held_out"
             )
         self._references: Tensor | None = None  # (rows, fixed draws, 2): chosen, rejected
 
@@ -148,13 +148,17 @@ class PreferenceStep:
         """How many rows there are: pairs times captions."""
         return len(self._pair_of)
 
+    def name_row(self, row: int) -> str:
+        """What an error calls a row: its pair."""
+        return f"pair {self._latents.pair_ids[self._pair_of[row]]}"
+
     def __call__(
         self, rows: Tensor, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:  # fmt: skip
         """Losses with gradient, and detached metrics by the field's names, part by part.
 
-        The parts, (micro_batch,) each, are this process's share of the rows: with one process all,
-        without ``micro_batch`` one part.
+        The parts, (at_once,) each, are this process's share of the rows: with one process all of
+        them.
         """
         count, references = self._settings.fixed_draws, None
         mine = self._processes.share(torch.arange(len(rows)))
@@ -166,7 +170,7 @@ class PreferenceStep:
             rows = rows[mine]
             draws = self._random.fixed(rows, which)
             references = self._reference_bank()[rows, which]
-        for part in parts_of(len(rows), self._micro):
+        for part in parts_of(len(rows), self._at_once):
             known = None if references is None else Errors(*references[part].unbind(1))
             yield self._losses(rows[part], draws.take(part), known)
 
@@ -175,7 +179,7 @@ class PreferenceStep:
 
         What does not fit into memory fails here, and not after a long time on fixed draws.
         """
-        rows = self._processes.share(torch.arange(batch) % self.rows)[: self._micro]
+        rows = self._processes.share(torch.arange(batch) % self.rows)[: self._at_once]
         draws = self._random.fresh(len(rows), torch.Generator().manual_seed(0))
         self._losses(rows, draws, None)[0].mean().backward()
         self._unet.zero_grad()
@@ -188,8 +192,9 @@ class PreferenceStep:
         """
         totals: Tensor | float = 0.0
         bank, everything = self._reference_bank(), self._random.every_fixed(self.rows)
-        for part in self._processes.share(everything).split(self._batch):
-            rows, which = part.unbind(1)
+        mine = self._processes.share(everything)
+        for part in parts_of(len(mine), self._at_once):
+            rows, which = mine[part].unbind(1)
             references = Errors(*bank[rows, which].unbind(1))
             losses, metrics = self._losses(rows, self._random.fixed(rows, which), references)
             named = {"loss": losses} | metrics
@@ -251,8 +256,8 @@ class PreferenceStep:
             bank = torch.zeros(self.rows, self._settings.fixed_draws, 2, device=self._unet.device)
             mine = self._processes.share(self._random.every_fixed(self.rows))
             with progress_bar(len(mine), "reference", "draw") as progress:
-                for part in mine.split(self._batch):
-                    rows, which = part.unbind(1)
+                for part in parts_of(len(mine), self._at_once):
+                    rows, which = mine[part].unbind(1)
                     inputs = self._inputs(rows, self._random.fixed(rows, which))
                     errors = self._reference_errors(*inputs)
                     bank[rows, which] = torch.stack([errors.chosen, errors.rejected], 1)

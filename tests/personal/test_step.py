@@ -325,7 +325,7 @@ def test_parts_make_up_the_batch(make):
     dpo = dataclasses.replace(DPO, prompt_dropout=0.4, mu=0.5)
     rows = torch.tensor([0, 3, 6, 6, 1])
     whole = call(make(BANNED + ALLOWED, EVERYTHING, dpo)[0], rows, seed=1)
-    step, _ = make(BANNED + ALLOWED, EVERYTHING, dpo, micro_batch=2)
+    step, _ = make(BANNED + ALLOWED, EVERYTHING, dpo, at_once=2)
     parts = list(step(rows, torch.Generator().manual_seed(1)))
     assert [len(losses) for losses, _ in parts] == [2, 2, 1]
     assert torch.allclose(torch.cat([losses for losses, _ in parts]), whole[0], atol=1e-4)
@@ -342,8 +342,8 @@ def test_rehearsing_leaves_no_gradient(make, form, tiny_unet):
     )
     step.rehearse(12)  # more than there are preferences
     assert sizes == [24, 24]  # reference and policy, both sides
-    step._micro = 5
-    step.rehearse(12)
+    smaller, _ = make(BANNED + ALLOWED, PersonalSettings(1.0, 0.3, 0.2), form=form, at_once=5)
+    smaller.rehearse(12)
     assert sizes[2:] == [10, 10]
     assert all(p.grad is None for p in (*adapter.parameters(), *tiny_unet.parameters()))
     assert all(torch.equal(value, before[n]) for n, value in adapter.state_dict().items())

@@ -27,6 +27,7 @@ def test_other_errors_are_left_alone():
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
+        ({"judge_spec": ""}, "latents of hate do not say which judge .*cache_latents"),
         ({"pair_ids": []}, "hate has no pairs to train on; run `dvc repro build_pairs`"),
         ({"margin": torch.tensor([-1.0, -1.0, -1.0, 9.0])}, "hate worse .* preference is reversed"),
         ({"prompt_embeds": torch.zeros(9, 6, 16).half()}, "text width 16, the UNet .* 4 and 8"),

@@ -60,21 +60,17 @@ def test_it_learns_and_logs_means(tmp_path):
 
 
 def test_a_batch_in_parts_trains_and_logs_as_a_whole_one(tmp_path):
+    whole, expected = run(tmp_path / "whole")
     weight, step = problem()
     gradients = []
 
     def in_parts(rows, generator):
-        ((losses, metrics),) = step(rows, generator)
         for part in (slice(0, 3), slice(3, 4)):
-            yield losses[part], {"abs": metrics["abs"][part]}
+            ((losses, metrics),) = step(rows, torch.Generator().set_state(generator.get_state()))
+            yield losses[part], {name: value[part] for name, value in metrics.items()}
             gradients.append(weight.grad.clone())  # of this part, before the next is made
 
-    # one graph for both parts here, which a part of its own does not need
-    backward = torch.Tensor.backward
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.Tensor, "backward", lambda self: backward(self, retain_graph=True))
-        history = train({"w": weight}, 10, in_parts, SETTINGS, tmp_path / "p", "x")
-    whole, expected = run(tmp_path / "w")
+    history = train({"w": weight}, 10, in_parts, SETTINGS, tmp_path / "parts", "x")
     assert torch.allclose(weight, whole, atol=1e-6)
     for entry, other in zip(history, expected, strict=True):
         assert entry == pytest.approx(other, rel=1e-5)
@@ -125,14 +121,32 @@ def test_the_checkpoint_of_another_run_is_ignored(tmp_path):
     assert torch.equal(run(tmp_path / "c")[0], run(tmp_path / "d")[0])
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_rows(tmp_path):
+def test_a_loss_that_is_not_finite_stops_with_step_and_its_rows(tmp_path):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    third, fourth = rows_of_step(10, 4, 0, SETTINGS.seed)[2:].tolist()
+
+    def step(rows, generator):
+        losses = weight + rows
+        losses = torch.where((rows == third) | (rows == fourth), losses * float("nan"), losses)
+        yield losses[:3], {}
+        yield losses[3:], {}
+
+    with pytest.raises(FloatingPointError, match=f"nan at step 0, of row {third}, row {fourth}; "):
+        train({"w": weight}, 10, step, SETTINGS, tmp_path / "c", "x")
+    with pytest.raises(FloatingPointError, match=f"of pair {third}, pair {fourth}; lower optim"):
+        train({"w": weight}, 10, step, SETTINGS, tmp_path / "d", "x", name_row="pair {}".format)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_a_weight_takes_it_up(tmp_path):
     weight = torch.nn.Parameter(torch.zeros(1))
 
     def step(rows, generator):
-        yield weight * float("nan") + rows, {}
+        yield weight.sqrt() + rows, {}  # the loss is finite, its derivative at 0 is not
 
-    with pytest.raises(FloatingPointError, match=r"at step 0, rows \[\d"):
+    with pytest.raises(FloatingPointError, match="the gradient is not finite at step 0; lower"):
         train({"w": weight}, 10, step, SETTINGS, tmp_path / "c", "x")
+    assert weight.item() == 0
+    assert not list((tmp_path / "c").glob("*"))
 
 
 def test_a_diverging_run_is_stopped_with_advice(tmp_path):
@@ -223,7 +237,9 @@ def test_magnitudes_do_not_decay(tmp_path):
     assert (matrix < 1.9).all()
 
 
-@pytest.mark.parametrize("change", [{"checkpoints": 3}, {"checkpoint_every": 2}])
+@pytest.mark.parametrize(
+    "change", [{"checkpoints": 3}, {"checkpoint_every": 2}, {"micro_batch": 2}]
+)
 def test_housekeeping_settings_do_not_start_a_run_anew(tmp_path, change):
     run(tmp_path)
 
@@ -251,14 +267,16 @@ def test_learning_rate_rises_stays_and_falls_where_it_is_asked_to():
     assert [schedule(s, falling) for s in range(3, 10)] == [1.0, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2]
 
 
-@pytest.mark.parametrize("change", [{"decay_steps": 5}, {"micro_batch": 2}])
-def test_what_a_run_does_not_use_leaves_it_the_one_from_before_there_was_that(change):
+def test_a_run_that_does_not_decay_is_the_one_from_before_it_could():
     told = without_housekeeping(dataclasses.asdict(SETTINGS))
-    assert not {"decay_steps", "micro_batch", "checkpoint_every"} & set(told)
-    used = dataclasses.replace(SETTINGS, **change)
-    assert without_housekeeping(dataclasses.asdict(used)) == told | change
+    assert "decay_steps" not in told and "checkpoint_every" not in told
+    falling = dataclasses.replace(SETTINGS, decay_steps=5)
+    assert without_housekeeping(dataclasses.asdict(falling)) == told | {"decay_steps": 5}
 
 
-def test_no_more_rows_are_together_than_there_are():
-    for micro, together in ((None, 4), (1, 1), (4, 4), (9, 4)):
-        assert dataclasses.replace(SETTINGS, micro_batch=micro).together == together
+def test_no_more_rows_are_together_than_a_process_has():
+    for micro, processes, together in (
+        (None, 1, 4), (1, 1, 1), (4, 1, 4), (9, 1, 4), (None, 3, 2), (3, 3, 2), (1, 3, 1)
+    ):  # fmt: skip
+        settings = dataclasses.replace(SETTINGS, micro_batch=micro)
+        assert settings.at_once(processes) == together

@@ -1,14 +1,21 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from pipeline.diffusion import NoiseSchedule
 from pipeline.errors import InputError
 from pipeline.lora import attach_lora
+from pipeline.training.dpo import Errors
 from pipeline.training.noised import NoisedPairs
-from pipeline.training.preference import DpoSettings, PreferenceStep, caption_rows
+from pipeline.training.preference import (
+    DpoSettings,
+    PreferenceStep,
+    caption_rows,
+    preference_losses,
+)
 from pipeline.training.processes import ALONE, Processes
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -36,6 +43,39 @@ def test_both_captions_make_two_rows_of_a_pair(tiny_latents):
     assert prompts.tolist() == [5, 6, 7, 8, 1, 2, 3, 4]
     assert caption_rows(tiny_latents, "unsafe")[1].tolist() == [5, 6, 7, 8]
     assert caption_rows(tiny_latents, "safe")[1].tolist() == [1, 2, 3, 4]
+
+
+def test_the_gradient_of_a_prediction_is_that_of_the_formula():
+    """Every number from the published formulas, in NumPy: both sides, through lambda."""
+    rng = np.random.default_rng(0)
+    batch, beta, mu = 3, 6.0, 0.4
+    target = rng.normal(size=(2 * batch, 2, 2, 2))
+    policy = target + rng.normal(size=target.shape)
+    policy[batch:] = (
+        target[batch:] + 2 * (policy - target)[:batch] + policy[batch:] * 0.1
+    )  # aligned
+    reference = rng.uniform(0.5, 2.0, size=(2, batch))
+    residual = (policy - target).reshape(2, batch, -1)
+    error = (residual**2).mean(-1)
+    logit = -(beta / 2) * ((error[0] - error[1]) - (reference[0] - reference[1]))
+    push = (beta / 2) / (1 + np.exp(logit))  # d loss / d chosen error, minus that of the rejected
+    scale = (1 - mu) * (residual[0] ** 2).sum(-1) / (residual[0] * residual[1]).sum(-1)
+    assert ((0.05 < scale) & (scale < 0.95)).all()  # the case that is not clamped
+    sides = np.stack([push, -push * scale])[:, :, None]
+    expected = (sides * 2 * residual / residual.shape[-1]).reshape(policy.shape)
+
+    given = torch.tensor(policy, requires_grad=True)
+    settings = dataclasses.replace(DPO, beta=beta, mu=mu)
+    references = Errors(*torch.tensor(reference))
+    losses, _ = preference_losses(given, torch.tensor(target), references, settings)
+    assert losses.tolist() == pytest.approx(np.log1p(np.exp(-logit)).tolist())
+    losses.sum().backward()
+    assert given.grad.flatten().tolist() == pytest.approx(expected.ravel().tolist(), rel=1e-6)
+
+
+def test_rows_are_called_by_their_pair(tiny_unet, tiny_latents, alphas_cumprod):
+    step = PreferenceStep(tiny_unet, tiny_latents, NoiseSchedule(alphas_cumprod, "epsilon"), DPO)
+    assert [step.name_row(k) for k in (0, 3, 4, 7)] == ["pair a", "pair d", "pair a", "pair d"]
 
 
 def test_untrained_policy_is_the_reference(tiny_unet, tiny_latents, alphas_cumprod):
@@ -123,7 +163,7 @@ def test_parts_make_up_the_batch(tiny_unet, tiny_latents, alphas_cumprod, fixed_
     rows = torch.tensor([0, 3, 6, 6, 1])
     whole = at_once(PreferenceStep(tiny_unet, tiny_latents, schedule, dpo), rows, 1)
     for micro, lengths in ((2, [2, 2, 1]), (1, [1] * 5), (9, [5])):
-        step = PreferenceStep(tiny_unet, tiny_latents, schedule, dpo, micro_batch=micro)
+        step = PreferenceStep(tiny_unet, tiny_latents, schedule, dpo, at_once=micro)
         parts = list(step(rows, torch.Generator().manual_seed(1)))
         assert [len(losses) for losses, _ in parts] == lengths
         assert torch.allclose(torch.cat([losses for losses, _ in parts]), whole[0], atol=1e-4)
@@ -140,8 +180,9 @@ def test_rehearsing_leaves_no_gradient(tiny_unet, tiny_latents, alphas_cumprod):
     )
     step.rehearse(12)  # more than there are rows
     assert sizes == [24, 24]  # reference and policy, both sides
-    step._micro = 5
-    step.rehearse(12)
+    PreferenceStep(
+        tiny_unet, tiny_latents, NoiseSchedule(alphas_cumprod, "epsilon"), FIXED, at_once=5
+    ).rehearse(12)
     assert sizes[2:] == [10, 10]
     assert all(p.grad is None for p in tiny_unet.parameters())
 
@@ -241,7 +282,7 @@ def test_fixed_draws_cover_the_timesteps_evenly(tiny_unet, tiny_latents, alphas_
 def test_measure_is_the_mean_over_rows_and_draws(tiny_unet, tiny_latents, alphas_cumprod):
     schedule = NoiseSchedule(alphas_cumprod, "epsilon")
     two_draws = dataclasses.replace(FIXED, fixed_draws=2)
-    step = PreferenceStep(moved_away(tiny_unet), tiny_latents, schedule, two_draws, batch=3)
+    step = PreferenceStep(moved_away(tiny_unet), tiny_latents, schedule, two_draws, at_once=3)
     measured = step.measure()
 
     def draws(row, k):
