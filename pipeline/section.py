@@ -21,6 +21,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def check_watched(key: str, source: Path | str | None, *watches: Path) -> None:
+    """Raise ValueError unless DVC, which looks at ``watches``, sees a local source change.
+
+    A source that is not here, such as a hub id, is told where it is loaded.
+    """
+    if source is None or not Path(source).exists():
+        return
+    if not any(Path(source).resolve().is_relative_to(watch.resolve()) for watch in watches):
+        told = " and ".join(map(str, watches))
+        raise ValueError(f"{key} {source} is not within {told}, where DVC would see it change; set "
+                         "watch to it, or to a folder that holds it")  # fmt: skip
+
+
 Model = TypeVar("Model", bound=BaseModel)
 _WORDS = {"extra_forbidden": "there is no such key; correct its name, or remove it"}
 # what yaml quotes of a file, other than a single character, an escape or a token such as '<scalar>'

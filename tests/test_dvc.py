@@ -18,6 +18,7 @@ from tests.imports import ROOT, code_dependencies
 DEFAULT = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STUDIES = yaml.safe_load((ROOT / "studies/dvc.yaml").read_text())["stages"]
 STAGES = DEFAULT | STUDIES
+HELPERS = {"Path", "category_file", "benchmark_spec"}  # of artifacts, no artefacts themselves
 PROFILES = [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))]
 
 
@@ -33,6 +34,24 @@ def paths(entries):
 def test_code_dependencies_are_what_the_stage_imports(stage):
     listed = [d for d in paths(body(stage)["deps"]) if d.startswith(("pipeline/", "stages/"))]
     assert listed == code_dependencies(stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_lists_the_data_that_its_script_names(stage):
+    """Else DVC would not see it change. A file's folder may be listed, and files of a folder."""
+    listed = [p for kind in ("deps", "outs", "metrics", "plots")
+              for p in paths(body(stage).get(kind, []))]  # fmt: skip
+    listed = [re.sub(r"\$\{[^}]*\}", "X", p) for p in listed]
+    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
+    named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+             and getattr(node.value, "id", "") == "artifacts"}  # fmt: skip
+    for name in named - HELPERS:
+        value = getattr(artifacts, name)
+        path = str(value("X") if callable(value) else value).removesuffix("/X")
+        if path.startswith("data/"):
+            known = [p for p in listed if f"{path}/".startswith(f"{p}/")
+                     or f"{p}/".startswith(f"{path}/")]  # fmt: skip
+            assert known, f"{stage} names {path}"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -69,7 +88,7 @@ def test_outputs_are_the_paths_of_artifacts():
     known = set()
     for name in vars(artifacts):
         value = getattr(artifacts, name)
-        if name.startswith("_") or name in ("Path", "category_file", "benchmark_spec"):
+        if name.startswith("_") or name in HELPERS:
             continue
         known.add(str(value("X")) if callable(value) else str(value))
     listed = {re.sub(r"\$\{[^}]*\}", "X", p).replace("X/X", "X") for p in outputs()}

@@ -25,6 +25,18 @@ def load_changed(default_params, tmp_path):
     return load
 
 
+LOCAL = "assets/testbed/checker"  # in the repository, and watched by nothing
+UNWATCHED = [
+    (keys, value, f"{'.'.join(keys[:-1])}.*{keys[-1]}.* {LOCAL} is not within .*DVC would see it")
+    for *keys, value in (
+        ("base_model", "path", LOCAL), ("base_model", "vae", LOCAL), ("llm", "model", LOCAL),
+        ("concepts", "file", LOCAL), ("prompts", "source", LOCAL), ("images", "source", LOCAL),
+        ("judges", "clip", f"local-dir:{LOCAL}"), ("judges", "inception", LOCAL),
+        ("users", "profiles", LOCAL),
+    )
+]  # fmt: skip
+
+
 def test_the_default_profile_is_valid():
     assert load_params().variant("co_merge").kind == "lora"
 
@@ -101,6 +113,7 @@ def test_the_default_profile_is_valid():
         (("merge", "methods"), {"co_merge": {}}, "variants.average needs models/merged/average"),
         (("merge", "calibration_prompts"), 99, "must not exceed pairs.min_pairs"),
         (("variants",), {"x": {"kind": "base", "path": "p"}}, "must hold 'base'"),
+        *UNWATCHED,
     ],
 )
 def test_a_wrong_value_is_named_by_its_key(load_changed, keys, value, message):

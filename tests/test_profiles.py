@@ -68,7 +68,7 @@ def test_what_comes_from_the_hub_has_a_commit(profile):
 
 def test_watched_files_are_in_a_clone(plain):
     watched = [value for key, value in texts(plain) if key == "watch"]
-    assert len(watched) == 6
+    assert len(watched) == 7
     assert all((ROOT / path).exists() for path in watched)
 
 

@@ -3,7 +3,7 @@ import traceback
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.section import Count, Section, read_yaml
+from pipeline.section import Count, Section, check_watched, read_yaml
 
 
 class Inner(Section):
@@ -18,6 +18,19 @@ class Outer(Section):
 def read(tmp_path, text, private=False):
     (tmp_path / "a.yaml").write_bytes(text.encode("latin-1"))
     return read_yaml(tmp_path / "a.yaml", Outer, "write one", private)
+
+
+def test_local_sources_must_be_watched(tmp_path):
+    (tmp_path / "models" / "own").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "models")
+    own = tmp_path / "models" / "own"
+    for watch in (own, tmp_path / "models", tmp_path / "link"):
+        check_watched("path", str(own), tmp_path / "elsewhere", watch)
+    for watch in (own / "unet", tmp_path / "own"):
+        with pytest.raises(ValueError, match="path .*own is not within .*; set watch to it, or"):
+            check_watched("path", own, watch)
+    check_watched("path", None, tmp_path)
+    check_watched("path", "a-hub/id", tmp_path)
 
 
 def test_a_good_file(tmp_path):

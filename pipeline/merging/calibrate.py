@@ -20,6 +20,8 @@ from pipeline.nullspace.moments import Moments, WinnerCounts
 from pipeline.seeds import content_id
 from pipeline.storage import private_folder, remove_except
 
+CALIBRATION_VERSION = 1  # raise it when a change of code changes moments: kept ones hash it
+
 
 def calibrate_merge(
     folder: Path, experts: Mapping[str, Lora], provenances: Mapping[str, Provenance],
@@ -68,8 +70,10 @@ def calibrate_merge(
 def _identity(calibration: Calibration, layers: Sequence[str]) -> str:
     """What identifies the inputs of all layers but the base model."""
     digests = {name: pairs.digest() for name, pairs in calibration.latents.items()}
-    return content_id(digests, calibration.prompts, list(calibration.timesteps),
-                      calibration.base_seed, calibration.purpose, sorted(layers))  # fmt: skip
+    return content_id(
+        CALIBRATION_VERSION, digests, calibration.prompts, list(calibration.timesteps),
+        calibration.base_seed, calibration.purpose, sorted(layers),
+    )  # fmt: skip
 
 
 def _moments(

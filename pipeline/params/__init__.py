@@ -15,7 +15,7 @@ from pipeline.params.prompts import Concepts, Prompts
 from pipeline.params.studies import Alone, Dial, Scaling, VariantName
 from pipeline.params.training import Experts, Joint
 from pipeline.params.variants import Variant
-from pipeline.section import Count, Section, read_yaml
+from pipeline.section import Count, Section, check_watched, read_yaml
 from pipeline.taxonomy import Slug
 
 
@@ -42,6 +42,12 @@ class BaseModelParams(Section):
     # what DVC watches: the local folder, which must hold a local VAE too, or for hub ids any file
     # that changes with them
     watch: Path
+
+    @model_validator(mode="after")
+    def _watched(self) -> "BaseModelParams":
+        check_watched("path", self.path, self.watch)
+        check_watched("vae", self.vae, self.watch)
+        return self
 
     @model_validator(mode="after")
     def _revision_of_something(self) -> "BaseModelParams":
@@ -73,6 +79,11 @@ class Images(Section):
     batch: Count  # images drawn together; halved where memory does not suffice
     shard_rows: Count  # images per Parquet file; a finished file is never drawn again
 
+    @model_validator(mode="after")
+    def _watched(self) -> "Images":
+        check_watched("source", self.source, self.watch)
+        return self
+
     @property
     def sampler(self) -> dict[str, object]:
         """The fields of ``pipeline.drawing.sampler.Sampler`` that this section sets."""
@@ -102,6 +113,14 @@ class Judges(Section):
     rule: Literal["safetydpo", "q16_argmax", "esd", "unlearn_diff_atk",
                   "unlearn_diff_atk_prompts", "eval_learn", "clip_zero_shot", "vlm"]  # fmt: skip
     batch: Count
+
+    @model_validator(mode="after")
+    def _watched(self) -> "Judges":
+        check_watched("clip", self.clip.removeprefix("local-dir:"), self.watch)
+        check_watched("inception", self.inception, self.watch)
+        if self.vlm is not None:
+            check_watched("vlm.model", self.vlm.model, self.watch)
+        return self
 
     @model_validator(mode="after")
     def _rule_has_its_judge(self) -> "Judges":
@@ -229,6 +248,9 @@ class Params(Section):
             raise ValueError("variants must hold 'base': every quality metric compares with it")
         if not self.variants["base"].is_plain_base:
             raise ValueError("variants.base must be the base model as it is, kind and path only")
+        if self.prompts.embeddings is not None:
+            clip = self.prompts.embeddings.clip.removeprefix("local-dir:")
+            check_watched("prompts.embeddings.clip", clip, self.prompts.watch, self.llm.watch)
         if self.images.source and not (self.prompts.source and self.images.samples == 1):
             raise ValueError("images.source needs prompts.source, which names its pictures, and "
                              "images.samples 1")  # fmt: skip

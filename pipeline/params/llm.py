@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.section import Count, Positive, Section
+from pipeline.section import Count, Positive, Section, check_watched
 
 
 class TransformersOptions(Section):
@@ -49,6 +49,11 @@ class Llm(Section):
     openai: OpenAiOptions | None = None
 
     @model_validator(mode="after")
+    def _watched(self) -> "Llm":
+        check_watched("model", self.model, self.watch)
+        return self
+
+    @model_validator(mode="after")
     def _engine_has_options(self) -> "Llm":
         if getattr(self, self.engine) is None:
             raise ValueError(f"engine {self.engine} needs the section llm.{self.engine}")
@@ -67,4 +72,6 @@ class Llm(Section):
     def provenance(self) -> dict[str, object]:
         """Who writes, and how it samples; as of ``pipeline.prompts.run.make_prompts``."""
         told = {"engine": self.engine, "model": self.model, "revision": self.revision or ""}
-        return {**told, "sampling": self.loading["sampling"]}
+        shaping = {"batch", "dtype", "max_context", "reproducible", "base_url"}
+        options = getattr(self, self.engine).model_dump(include=shaping)
+        return {**told, "sampling": self.loading["sampling"], "options": options}

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.params.llm import Llm
 from pipeline.params.training import Optim
-from pipeline.section import Count, Positive, Section, Share
+from pipeline.section import Count, Positive, Section, Share, check_watched
 from pipeline.taxonomy import Slug
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -45,6 +45,13 @@ class Users(Section):
     encoder: Literal["structured", "llm"]
     encoder_model: str | None  # of "llm": a local folder, or a hub id with its revision
     encoder_revision: str | None
+    watch: Path  # what DVC watches: profiles' file or encoder_model's folder, or one with both
+
+    @model_validator(mode="after")
+    def _watched(self) -> "Users":
+        check_watched("profiles", self.profiles, self.watch)
+        check_watched("encoder_model", self.encoder_model, self.watch)
+        return self
 
     @model_validator(mode="after")
     def _model_of_llm(self) -> "Users":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipeline.section import Count, Section, Share
+from pipeline.section import Count, Section, Share, check_watched
 
 
 class Concepts(Section):
@@ -19,6 +19,11 @@ class Concepts(Section):
     val: Share  # of concepts without a split of their own, by hash
     test_unseen: Share
     exclusive: bool  # no prompt of a category names a concept of another
+
+    @model_validator(mode="after")
+    def _watched(self) -> "Concepts":
+        check_watched("file", self.file, self.watch)
+        return self
 
     @model_validator(mode="after")
     def _leaves_some(self) -> "Concepts":
@@ -35,7 +40,7 @@ class Concepts(Section):
 class Band(Section):
     """Limits of the cosine of a pair's two text embeddings; as ``pipeline.prompts.check.Band``."""
 
-    clip: str  # as judges.clip
+    clip: str  # as judges.clip; a local one within prompts.watch or llm.watch
     clip_pretrained: str | None
     batch: Count  # texts at once
     low: Annotated[float, Field(ge=-1, le=1)]
@@ -65,6 +70,11 @@ class Prompts(Section):
     language: str | None  # of both prompts, ISO 639-1; null: any
     near_duplicate: Annotated[float, Field(gt=0, lt=1)] | None  # Jaccard; null: exact copies only
     embeddings: Band | None  # null: not compared
+
+    @model_validator(mode="after")
+    def _watched(self) -> "Prompts":
+        check_watched("source", self.source, self.watch)
+        return self
 
     @model_validator(mode="after")
     def _possible_lengths(self) -> "Prompts":
