@@ -22,130 +22,24 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from bench.memory import now, peak_memory, reset_peak_memory
+from bench.published import BETA, PAIRS, RANK, TARGETS, Case, PolicyAlone, Published, prompts
 from bench.table import publish, row
 from pipeline.diffusion import encode_prompts, load_noise_schedule, load_unet, load_vae
 from pipeline.latents import LatentPairs
 from pipeline.lora import attach_lora, round_frozen
-from pipeline.sources import ModelSource
 from pipeline.training.loop import rows_of_step
 from pipeline.training.preference import DpoSettings, PreferenceStep
 
-RANK, BETA, PAIRS = 8, 500.0, 48
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 LARGEST_DIFFERENCE = 1e-3  # of losses around ln 2; our embeddings are cached in half precision
 SIDES = ("naive", "ours", "fixed draws", "compiled", "fixed draws, compiled", "ours, in halves",
          "fixed draws, in halves", "policy alone")  # fmt: skip
 PEAK_BF16 = 989e12  # multiplications and additions a second of an H100 or H200, dense
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is measured: a model folder, the size of its images, and how it is trained."""
-
-    model: str
-    pixels: int
-    batch: int
-    bf16: bool
-
-    @property
-    def source(self) -> ModelSource:
-        """Where the models come from."""
-        return ModelSource(self.model)
-
-    @cached_property
-    def device(self) -> str:
-        """A GPU if there is one."""
-        return "cuda" if torch.cuda.is_available() else "cpu"
-
-    def images(self, seed: int) -> torch.Tensor:
-        """Noise in place of pictures, (pairs, 3, h, w) in [-1, 1]; the speed is the same."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.rand(PAIRS, 3, self.pixels, self.pixels, generator=generator) * 2 - 1
-
-    def autocast(self) -> torch.autocast:
-        """As both sides compute."""
-        return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
-
-
-def prompts(side: str) -> list[str]:
-    """One prompt per pair."""
-    return [f"a red star with a {side} {k}" for k in range(PAIRS)]
-
-
-class Naive:
-    """The published step, written from METHOD §1.5: frozen models in half precision if any is."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        model, device = case.model, case.device
-        self.policy, self.reference = load_unet(case.source), load_unet(case.source)
-        self.parameters = attach_lora(self.policy, RANK, TARGETS, seed=0)
-        vae = AutoencoderKL.from_pretrained(model, subfolder="vae")
-        encoder = CLIPTextModel.from_pretrained(model, subfolder="text_encoder")
-        self.vae, self.encoder = (m.requires_grad_(False).to(device) for m in (vae, encoder))
-        if case.bf16:
-            for frozen in (self.policy, self.reference, self.vae, self.encoder):
-                round_frozen(frozen)
-        self.tokenizer = CLIPTokenizer.from_pretrained(model, subfolder="tokenizer")
-        self.scheduler = DDPMScheduler.from_pretrained(model, subfolder="scheduler")
-        self.chosen, self.rejected = case.images(0), case.images(1)
-        self.captions = prompts("mark") + prompts("cup")
-
-    def __call__(self, rows: torch.Tensor, generator: torch.Generator) -> Iterator[torch.Tensor]:
-        """Losses (batch,); random numbers are drawn in the order that ours draws them."""
-        noisy, timesteps, text, noise, before = self.given(rows, generator)
-        with self.case.autocast():
-            after = (self.policy(noisy, timesteps, text).sample.float() - noise).square()
-        chosen, rejected = (after - before).mean((1, 2, 3)).chunk(2)
-        yield -torch.nn.functional.logsigmoid(-(BETA / 2) * (chosen - rejected))
-
-    def given(self, rows: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-        """What the policy is given and is to predict, and the reference's squared errors."""
-        device, pairs, n = self.case.device, rows % PAIRS, len(rows)
-        size = self.case.pixels // 2 ** (len(self.vae.config.block_out_channels) - 1)
-        shape = (n, self.policy.config.in_channels, size, size)
-        posterior = torch.randn(shape, generator=generator)
-        noise = torch.randn(shape, generator=generator)
-        timesteps = torch.randint(1000, (n,), generator=generator)
-        with torch.no_grad(), self.case.autocast():
-            pixels = torch.cat([self.chosen[pairs], self.rejected[pairs]]).to(device)
-            encoded = self.vae.encode(pixels).latent_dist
-            drawn = posterior.repeat(2, 1, 1, 1).to(device)
-            latents = (encoded.mean + encoded.std * drawn) * self.vae.config.scaling_factor
-            ids = self.tokenizer(
-                [self.captions[r] for r in rows], padding="max_length", truncation=True,
-                max_length=self.tokenizer.model_max_length, return_tensors="pt",
-            ).input_ids.to(device)  # fmt: skip
-            text = self.encoder(ids).last_hidden_state.repeat(2, 1, 1)
-            noise, timesteps = (x.to(device) for x in (noise.repeat(2, 1, 1, 1),
-                                                       timesteps.repeat(2)))  # fmt: skip
-            noisy = self.scheduler.add_noise(latents.float(), noise, timesteps)
-            before = (self.reference(noisy, timesteps, text).sample.float() - noise).square()
-        return noisy, timesteps, text, noise, before
-
-
-class PolicyAlone(Naive):
-    """Naive without encoders and reference: as fast as any loop can be that has the same policy.
-
-    Every step is that of the first batch.
-    """
-
-    first: tuple[torch.Tensor, ...] | None = None
-
-    def given(self, rows: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-        """As naive's, once."""
-        self.first = self.first or super().given(rows, generator)
-        return self.first
 
 
 class Ours:
@@ -195,7 +89,7 @@ def cached_latents(case: Case) -> LatentPairs:
 def build(case: Case, side: str, latents: LatentPairs):
     """One of SIDES."""
     if side == "naive":
-        return Naive(case)
+        return Published(case)
     if side == "policy alone":
         return PolicyAlone(case)
     return Ours(

@@ -29,6 +29,26 @@ def test_a_damaged_cache_is_named(tiny_latents, tmp_path):
         load_latents(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "fault"),
+    [
+        ("chosen_mean", lambda v: v.double(), "must hold finite float32, it is torch.float64"),
+        (
+            "prompt_embeds",
+            lambda v: v.float(),
+            "must hold finite float16, it is torch.float32",
+        ),
+        ("margin", lambda v: v * float("nan"), "it is torch.float32 with NaN or infinity"),
+        ("rejected_std", lambda v: v / 0, "it is torch.float32 with NaN or infinity"),
+    ],
+)
+def test_values_that_cannot_be_trained_on_are_named(tiny_latents, tmp_path, name, change, fault):
+    changed = {name: change(getattr(tiny_latents, name))}
+    save_latents(tmp_path, dataclasses.replace(tiny_latents, **changed))
+    with pytest.raises(InputError, match=f"{name}.*{fault}; run `dvc repro cache_latents`"):
+        load_latents(tmp_path)
+
+
 def test_joined_categories_keep_their_prompts(tiny_latents):
     other = dataclasses.replace(tiny_latents, prompt_embeds=tiny_latents.prompt_embeds + 1)
     joined = join_latents([tiny_latents, other])

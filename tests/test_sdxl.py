@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from bench.published import Case
+from bench.train_step import LARGEST_DIFFERENCE, losses_agree
 from pipeline.artifacts import TESTBED
 from pipeline.diffusion import encode_prompts, load_noise_schedule, load_unet
 from pipeline.drawing.pipelines import draw_images
@@ -131,6 +133,12 @@ def test_pooled_embeddings_follow_their_prompts_through_the_step(sdxl, latents):
             prompts.add(row)
     assert len(seen) == 16
     assert {0, *latents.chosen_prompt.tolist(), *latents.rejected_prompt.tolist()} == prompts
+
+
+def test_a_step_has_the_losses_of_the_published_one(sdxl):
+    """That runs both encoders and the VAE, and tells the UNet its sizes, at every step."""
+    case = Case(str(sdxl), pixels=16, batch=3, bf16=False)
+    assert losses_agree(case, ["naive", "ours"]) < LARGEST_DIFFERENCE
 
 
 def test_an_expert_trains_and_loads_in_plain_diffusers(sdxl, latents, tmp_path):

@@ -27,17 +27,20 @@ SETTINGS = TrainSettings(
 
 def train(
     unet, latents, alphas, tmp_path, dpo=DPO, settings=SETTINGS, lora=LORA, category="hate",
-    watch=NOT_WATCHED,
+    watch=NOT_WATCHED, prediction="epsilon",
 ):  # fmt: skip
     return train_lora(
-        unet, {category: latents}, NoiseSchedule(alphas, "epsilon"),
+        unet, {category: latents}, NoiseSchedule(alphas, prediction),
         Recipe(lora, dpo, settings, watch),
         tmp_path / str(uuid.uuid4()),  # never the checkpoint of an earlier run
     )  # fmt: skip
 
 
-def test_training_learns_the_preference(tiny_unet, tiny_latents, alphas_cumprod, tmp_path):
-    _, history = train(tiny_unet, tiny_latents, alphas_cumprod, tmp_path)
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])  # of SD2.x
+def test_training_learns_the_preference(
+    tiny_unet, tiny_latents, alphas_cumprod, tmp_path, prediction
+):
+    _, history = train(tiny_unet, tiny_latents, alphas_cumprod, tmp_path, prediction=prediction)
     assert history[-1]["loss"] < 0.5 < history[0]["loss"] + 0.1
     assert history[-1]["rewards/accuracies"] > 0.7
 

@@ -51,9 +51,8 @@ def test_the_gradient_of_a_prediction_is_that_of_the_formula():
     batch, beta, mu = 3, 6.0, 0.4
     target = rng.normal(size=(2 * batch, 2, 2, 2))
     policy = target + rng.normal(size=target.shape)
-    policy[batch:] = (
-        target[batch:] + 2 * (policy - target)[:batch] + policy[batch:] * 0.1
-    )  # aligned
+    # the sides' residuals point the same way, where lambda is neither 0 nor 1
+    policy[batch:] = target[batch:] + 2 * (policy - target)[:batch] + policy[batch:] * 0.1
     reference = rng.uniform(0.5, 2.0, size=(2, batch))
     residual = (policy - target).reshape(2, batch, -1)
     error = (residual**2).mean(-1)

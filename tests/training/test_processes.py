@@ -5,7 +5,11 @@ import torch
 import yaml
 
 from pipeline import artifacts
+from pipeline.latents import load_latents
 from pipeline.lora import load_lora
+from pipeline.params import load_params
+from pipeline.seeds import ID_LENGTH, content_id
+from pipeline.sources import ModelSource
 from pipeline.storage import read_json
 from pipeline.training.processes import ALONE, Processes
 from tests.started import start_together
@@ -28,7 +32,17 @@ def train(folder, processes):
     stages = start_together(folder, processes, "train_expert", "violence")
     ends = [stage.end() for stage in stages]
     assert all(status == 0 for status, _ in ends), ends
-    lora, _ = load_lora(folder / artifacts.expert("violence"))
+    lora, told = load_lora(folder / artifacts.expert("violence"))
+    params = load_params(folder / artifacts.PARAMS)
+    source = ModelSource(**params.base_model.weights)
+    latents = load_latents(folder / artifacts.latents("violence"))
+    assert told["categories"] == ["violence"]
+    assert (told["base_model"], told["base_revision"]) == (source.path, source.identity)
+    assert told["recipe"]["dpo"]["beta"] == params.experts.dpo.beta
+    assert told["recipe_hash"] == content_id(told["recipe"])
+    assert told["data"]["violence"] == latents.digest()[:ID_LENGTH]
+    assert told["metrics"] == read_json(folder / artifacts.expert_metrics("violence"))
+    assert told["metrics"]["steps"] == params.experts.optim.max_steps
     return lora, read_json(folder / artifacts.expert_metrics("violence")), ends[0][1]
 
 
@@ -56,6 +70,7 @@ def test_two_processes_train_what_one_trains_even_where_they_go_on(project):  # 
     assert not (project / artifacts.checkpoints("violence")).exists()
 
     kill_after_two_checkpoints(project)  # of one
+    set_steps(project, micro_batch=1)  # as after a lack of memory
     resumed, _, log = train(project, 2)
     assert "resuming" in log
     assert close(resumed, alone)
