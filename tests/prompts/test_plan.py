@@ -68,7 +68,7 @@ def test_concepts_of_a_file_are_counted(plan, tmp_path):
         "concept,category,split\nthornburst,violence,train\nspikeflare,violence,val\n"
         "emberspur,violence,train\ngrimfold,hate,train\nringmote,violence,\n"
     )
-    file = {"file": "c.csv", "val": 0, "test_unseen": 0}
+    file = {"file": "c.csv", "watch": "c.csv", "val": 0, "test_unseen": 0}
     told = plan(file)
     assert told.startswith("violence: 3 concepts to train on, 30 pairs wanted")
     assert "violence: 2 concepts to train on" in plan(file | {"test_unseen": 0.999999})
@@ -78,10 +78,10 @@ def test_concepts_of_a_file_are_counted(plan, tmp_path):
 def test_a_file_without_concepts_of_the_category_is_refused(plan, tmp_path):
     (tmp_path / "c.csv").write_text("concept,category\ngrimfold,hate\n")
     with pytest.raises(InputError, match="no concept of category 'violence'"):
-        plan({"file": "c.csv"})
+        plan({"file": "c.csv", "watch": "c.csv"})
     (tmp_path / "c.csv").write_text("concept,category\ngrimfold,violense\n")
     with pytest.raises(InputError, match="line 2: the category is none of hate, harassment, viol"):
-        plan({"file": "c.csv"})
+        plan({"file": "c.csv", "watch": "c.csv"})
 
 
 def test_concepts_that_the_model_must_propose_are_told(plan):
