@@ -11,7 +11,8 @@ CPU = RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate")
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA: no\nmore"), MemoryError(), CPU])
 def test_too_little_memory_is_told_with_the_sections_own_keys(error):
-    advice = r"set, or lower, psa\.optim\.micro_batch, .*psa\.optim\.gradient_checkpointing.*psa\.optim\.prec"
+    keys = [rf"psa\.optim\.{key}" for key in ("micro_batch", "gradient_checkpointing", "precision")]
+    advice = ".*".join(["set, or lower, ", *keys])
     with pytest.raises(InputError, match=advice), memory_advice("psa"):
         raise error
 
