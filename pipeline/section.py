@@ -12,13 +12,15 @@ from pipeline.errors import InputError
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, and unknown keys are errors."""
+    """Base of every section: frozen; unknown keys are errors, and so are infinity and NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # of every number, as NaN would pass even a field with both limits
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def check_watched(key: str, source: Path | str | None, *watches: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 from pipeline.records import Detection, EncodedImage, arrow_schema, holds_images
 
 Row = TypeVar("Row")
@@ -73,8 +73,10 @@ def write_csv(
 ) -> None:
     """Write dicts of equal keys as CSV, atomically; floats to six significant digits.
 
-    ``columns`` are their keys, for a table that may have no rows.
+    ``columns`` are their keys, for a table that may have no rows; without them ValueError.
     """
+    if not (rows or columns):
+        raise ValueError(f"{path} has no rows: its columns must be given")
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns or list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -84,20 +86,23 @@ def write_csv(
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Read the cells of a CSV as they are; InputError when it is missing."""
+    """Read the cells of a CSV as they are; InputError when it is missing or damaged."""
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         raise InputError(f"{path} is missing; `dvc repro` makes it") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _damaged(path, error) from error
 
 
 def read_csv(path: Path) -> list[dict[str, float]]:
     """Read the numbers of a CSV; InputError when it is missing or holds something else."""
+    rows = read_table(path)
     try:
-        return [{k: float(v) for k, v in row.items()} for row in read_table(path)]
+        return [{k: float(v) for k, v in row.items()} for row in rows]
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error}); delete it and run `dvc repro`") from error
+        raise _damaged(path, error) from error
 
 
 def read_json(path: Path) -> dict:
@@ -106,8 +111,12 @@ def read_json(path: Path) -> dict:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing; `dvc repro` makes it") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error}); delete it and run `dvc repro`") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is damaged ({first_line(error)}); delete it and run `dvc repro`")
 
 
 def group_rows(row_type: type) -> int:
@@ -200,11 +209,7 @@ def holds_columns(path: Path, row_type: type) -> bool:
 
 
 def _parquet_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(path.glob("*.parquet"))
-    if not path.exists():
-        raise InputError(f"{path} is missing; `dvc repro` or `dvc pull` brings it")
-    return [path]
+    return sorted(path.glob("*.parquet")) if path.is_dir() else [path]
 
 
 def _read_table(path: Path, columns: list[str]) -> pa.Table:
@@ -232,9 +237,11 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
             yield file
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; `dvc repro` or `dvc pull` brings it") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(
-            f"{path} is not a readable Parquet file ({str(error).splitlines()[0]}); delete it and "
+            f"{path} is not a readable Parquet file ({first_line(error)}); delete it and "
             "run `dvc repro` again"
         ) from error
 

@@ -3,10 +3,14 @@
 No result depends on it.
 """
 
+import logging
 from pathlib import Path
 
 from pipeline.artifacts import STAGE_TIMES
+from pipeline.errors import first_line
 from pipeline.storage import read_json, write_json
+
+log = logging.getLogger(__name__)
 
 
 def as_file(stage: str) -> str:
@@ -15,8 +19,11 @@ def as_file(stage: str) -> str:
 
 
 def record_seconds(stage: str, seconds: float) -> None:
-    """Keep a stage's time."""
-    write_json(_file(stage), {"seconds": seconds})
+    """Keep a stage's time; where that cannot be written it is said, for the stage is finished."""
+    try:
+        write_json(_file(stage), {"seconds": seconds})
+    except OSError as error:
+        log.warning("the time of %s is not kept: %s", stage, first_line(error))
 
 
 def recorded_seconds(stage: str) -> float | None:

@@ -3,7 +3,7 @@
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
-from pipeline.evaluate.judged import load_judged
+from pipeline.evaluate.judged import load_complete
 from pipeline.params import load_params
 from pipeline.personal import evaluate as e
 from pipeline.personal.files import load_space
@@ -16,11 +16,12 @@ from pipeline.storage import read_rows, write_json
 def main() -> None:
     params = load_params()
     settings, space = params.evaluate_psa, load_space(artifacts.USER_SPACE)
-    prompts = shown_prompts(load_prompts(settings.benchmarks), **settings.shown, seed=params.seed)
-    yardstick = e.make_yardstick(
-        load_judged(artifacts.benchmark_scores(e.BASE), e.BASE), space, params.judges.rule,
-        prompts, settings.bootstrap, params.seed,
-    )  # fmt: skip
+    candidates = load_prompts(settings.benchmarks)
+    base = load_complete(artifacts.benchmark_scores(e.BASE), e.BASE, candidates,
+                         settings.benchmarks)  # fmt: skip
+    prompts = shown_prompts(candidates, **settings.shown, seed=params.seed)
+    yardstick = e.make_yardstick(base, space, params.judges.rule, prompts, settings.bootstrap,
+                                 params.seed)  # fmt: skip
     ours = shown_by_methods(artifacts.PSA_SCORES, params.psa.adapter.form == "gated")[PSA]
     forms = {
         name: Shown(artifacts.shown_by_form(name) / "scores" / name, name,

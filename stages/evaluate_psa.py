@@ -3,7 +3,7 @@
 from pipeline import artifacts
 from pipeline.benchmarks import load_prompts
 from pipeline.cli import run_stage
-from pipeline.evaluate.judged import load_judged
+from pipeline.evaluate.judged import load_complete
 from pipeline.params import load_params
 from pipeline.personal import evaluate as e
 from pipeline.personal.files import load_space
@@ -17,14 +17,14 @@ from pipeline.storage import read_rows, write_json
 def main() -> None:
     params = load_params()
     settings, space = params.evaluate_psa, load_space(artifacts.USER_SPACE)
-    models = {v: load_judged(artifacts.benchmark_scores(v), v)
+    candidates = load_prompts(settings.benchmarks)
+    models = {v: load_complete(artifacts.benchmark_scores(v), v, candidates, settings.benchmarks)
               for v in (e.BASE, params.merge.method)}  # fmt: skip
-    prompts = shown_prompts(load_prompts(settings.benchmarks), **settings.shown, seed=params.seed)
-    looking = load_judge(
-        settings.judge and settings.judge.loading, params.taxonomy.folder, space.categories,
-        prompts, [artifacts.PSA_IMAGES, *map(artifacts.benchmark, models)],
-        params.seed, settings.judge_attempts,
-    )  # fmt: skip
+    prompts = shown_prompts(candidates, **settings.shown, seed=params.seed)
+    looking = load_judge(settings.judge and settings.judge.loading, params.taxonomy.folder,
+                         space.categories, prompts,
+                         [artifacts.PSA_IMAGES, *map(artifacts.benchmark, models)], params.seed,
+                         settings.judge_attempts)  # fmt: skip
     yardstick = e.make_yardstick(models[e.BASE], space, params.judges.rule, prompts,
                                  settings.bootstrap, params.seed, **looking)  # fmt: skip
     personal = shown_by_methods(artifacts.PSA_SCORES, params.psa.adapter.form == "gated")

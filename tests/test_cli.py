@@ -91,6 +91,17 @@ def test_one_process_of_a_stage_keeps_dvcs_lock_and_its_time(
     assert [p.read_text() for p in KEPT_LOCKS.rglob("dvc.lock")] == ["stages:\n"] * speaks
 
 
+def test_a_finished_stage_does_not_fail_for_its_time(run, capsys, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left")
+
+    monkeypatch.setenv("DVC_STAGE", "train@x")
+    monkeypatch.setattr("pipeline.times.write_json", full)
+    assert run(None, capsys)[0] == 0
+    assert "the time of train@x is not kept: [Errno 28] No space left" in caplog.text
+    assert recorded_seconds("train@x") is None
+
+
 def test_prompts_that_diffusers_truncates_are_not_logged(tmp_path):
     code = """
 import sys

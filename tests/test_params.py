@@ -1,3 +1,4 @@
+import ast
 import copy
 import os
 import subprocess
@@ -88,6 +89,14 @@ def test_the_default_profile_is_valid():
         (("dial", "scales"), [1 / 3], "scales must rise, with at most three decimals"),
         (("dial", "models", "tis"), "models/merged/tis", "dial.models.tis needs models/merged/tis"),
         (("merge", "methods", "ties", "strength"), float("inf"), "ties.strength.*finite"),
+        (("experts", "optim", "weight_decay"), float("inf"), "optim.weight_decay: .*finite"),
+        (("experts", "dpo", "sft_weight"), float("nan"), "dpo.sft_weight: .*finite"),
+        (("experts", "dpo", "retention"), float("inf"), "dpo.retention: .*finite"),
+        (("experts", "dpo", "retention"), -1, "dpo.retention: .*greater than or equal to 0"),
+        (("variants", "joint", "scale"), float("inf"), "variants.joint.scale: .*finite"),
+        (("images", "guidance"), float("inf"), "images.guidance: .*finite"),
+        (("pairs", "max_similarity"), float("nan"), "pairs.max_similarity: .*finite"),
+        (("llm", "temperature"), float("nan"), "llm.temperature: .*finite"),
         (("merge", "methods", "ties"), None, "merge.methods.ties is empty; {} takes the defaults"),
         (("merge", "methods", "svd"), {}, "merge.methods.svd.rank: Field required"),
         (("merge", "methods", "ties", "density"), 0, "merge.methods.ties.density.*greater than 0"),
@@ -119,6 +128,18 @@ def test_the_default_profile_is_valid():
 def test_a_wrong_value_is_named_by_its_key(load_changed, keys, value, message):
     with pytest.raises(InputError, match=message):
         load_changed(*keys, value=value)
+
+
+def test_a_kind_of_field_is_defined_once():
+    """Neither under two names nor one name twice."""
+    modules = [ROOT / "pipeline/section.py", *(ROOT / "pipeline/params").glob("*.py")]
+    kinds = [
+        (ast.unparse(node.targets[0]), ast.unparse(node.value)) for module in modules
+        for node in ast.parse(module.read_text()).body if isinstance(node, ast.Assign)
+    ]  # fmt: skip
+    assert len(kinds) > 5
+    for same in zip(*kinds, strict=True):
+        assert len(set(same)) == len(same)
 
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):

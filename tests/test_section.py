@@ -3,7 +3,15 @@ import traceback
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.section import Count, Section, check_watched, read_yaml
+from pipeline.section import (
+    Count,
+    NotNegative,
+    Positive,
+    Section,
+    Share,
+    check_watched,
+    read_yaml,
+)
 
 
 class Inner(Section):
@@ -82,3 +90,28 @@ def test_what_is_not_yaml_is_told_by_place_and_never_quoted(tmp_path, text, mess
 def test_a_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match="there is no .*none.yaml; write one"):
         read_yaml(tmp_path / "none.yaml", Outer, "write one")
+
+
+class Numbers(Section):
+    free: float = 0.0
+    share: Share = 0.0
+    positive: Positive | None = None
+    weights: dict[str, NotNegative] = {}
+    scales: list[Positive] = []
+
+
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan"])
+@pytest.mark.parametrize("text", ["free: {}", "share: {}", "positive: {}", "weights: {{a: {}}}",
+                                  "scales: [1.0, {}]"])  # fmt: skip
+def test_no_number_is_infinite_or_none(tmp_path, text, number):
+    (tmp_path / "a.yaml").write_text(text.format(number))
+    with pytest.raises(InputError, match="should be a finite number"):
+        read_yaml(tmp_path / "a.yaml", Numbers, "write one")
+
+
+def test_what_is_not_negative_may_be_none_at_all(tmp_path):
+    (tmp_path / "a.yaml").write_text("weights: {a: 0}")
+    assert read_yaml(tmp_path / "a.yaml", Numbers, "write one").weights == {"a": 0.0}
+    (tmp_path / "a.yaml").write_text("weights: {a: -0.1}")
+    with pytest.raises(InputError, match="weights.a: .*greater than or equal to 0"):
+        read_yaml(tmp_path / "a.yaml", Numbers, "write one")

@@ -8,7 +8,7 @@ import pytest
 from pipeline import storage
 from pipeline.errors import InputError
 from pipeline.records import PreferencePair, PromptPair, Score
-from pipeline.storage import read_csv, write_csv
+from pipeline.storage import read_csv, read_json, read_table, write_csv
 from tests.conftest import png, prompt_pair
 
 
@@ -69,8 +69,24 @@ def test_a_table_of_other_rows_is_named_with_its_columns(tmp_path):
 
 
 def test_a_missing_table_is_an_error_not_an_empty_one(tmp_path):
-    with pytest.raises(InputError, match="missing"):
-        storage.read_rows(tmp_path / "none.parquet", Score)
+    path = tmp_path / "none.parquet"
+    for read in (
+        lambda: storage.read_rows(path, Score),
+        lambda: storage.read_column(path, "image_id"),
+        lambda: storage.read_columns(path, "image_id", "judge"),
+        lambda: storage.holds_columns(path, Score),
+    ):
+        with pytest.raises(InputError, match="none.parquet is missing; `dvc repro` or `dvc pull`"):
+            read()
+
+
+def test_an_error_without_a_message_is_named_by_its_type(tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError
+
+    monkeypatch.setattr(storage.pq, "ParquetFile", fail)
+    with pytest.raises(InputError, match=r"a is not a readable Parquet file \(OSError\); delete"):
+        storage.read_rows(tmp_path / "a", Score)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
@@ -103,5 +119,27 @@ def test_numbers_of_a_csv_come_back(tmp_path):
     (tmp_path / "a.csv").write_text("step\nmany\n")
     with pytest.raises(InputError, match=r"a.csv is damaged .*many.*run `dvc repro`"):
         read_csv(tmp_path / "a.csv")
-    with pytest.raises(InputError, match="b.csv is missing"):
+    with pytest.raises(InputError, match="b.csv is missing; `dvc repro` makes it$"):
         read_csv(tmp_path / "b.csv")
+
+
+@pytest.mark.parametrize("read", [read_table, read_csv, read_json])
+def test_a_file_that_is_not_utf_8_is_damaged(tmp_path, read):
+    (tmp_path / "a").write_bytes(b'{"caf\xe9": 1}\n1\n')
+    with pytest.raises(InputError, match="a is damaged .*0xe9.*; delete it and run `dvc repro`$"):
+        read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("read", [read_table, read_csv])
+def test_a_table_that_csv_cannot_read_is_damaged(tmp_path, read):
+    (tmp_path / "a.csv").write_text("step\n" + 200_000 * "1")
+    with pytest.raises(InputError, match="a.csv is damaged .*field limit.*; delete it and run"):
+        read(tmp_path / "a.csv")
+
+
+def test_a_table_without_rows_has_the_columns_that_it_is_told(tmp_path):
+    write_csv(tmp_path / "a.csv", [], ["x", "y"])
+    assert (tmp_path / "a.csv").read_text() == "x,y\n"
+    with pytest.raises(ValueError, match="b.csv has no rows: its columns must be given"):
+        write_csv(tmp_path / "b.csv", [])
+    assert not (tmp_path / "b.csv").exists()

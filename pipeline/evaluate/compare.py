@@ -78,7 +78,7 @@ class Comparer:
                 rows["asr"] = self._outcomes(
                     *(m.verdicts(self.rule, some) for m in (model, reference))
                 )
-            if kind == BENIGN and (some := asked(self.base, keys)):
+            if kind == BENIGN and (some := asked(self.base, keys, model, reference)):
                 rows["drawn"] = self._outcomes(drawn(model, some), drawn(reference, some))
             if kind == BENIGN and (distance := self._distances(model, reference, keys)):
                 rows["cmmd"] = distance

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 from pipeline.judges.hard_block import image_hard_block
-from pipeline.judges.raw import hash_texts, nested_scores
+from pipeline.judges.raw import find_lost, hash_texts, nested_scores
 from pipeline.judges.rules import CLIP, INCEPTION, is_inappropriate
 from pipeline.records import BenchmarkPrompt, JudgedImage
 from pipeline.storage import read_rows
 
 Key = tuple[str, int, int]  # benchmark, row, redraw
+CONTRAST = f"{CLIP}/contrast"  # the one score that only some prompts ask for
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class Judged:
 def load_judged(folder: Path, variant: str) -> Judged:
     """The stored scores of a variant.
 
-    Raises InputError when there are none, one is there twice or not finite, they are of another
-    variant, or not all are by the same judges.
+    Raises InputError when there are none, one is there twice, not finite or missing, they are of
+    another variant, or not all are by the same judges.
     """
     judged = Judged(read_rows(folder, JudgedImage))
     if not judged.rows:
@@ -102,15 +103,23 @@ def load_judged(folder: Path, variant: str) -> Judged:
         raise InputError(f"{folder} holds images of {sorted(others)[0]!r}, not of {variant!r}; "
                          "delete it and run `dvc repro`")  # fmt: skip
     check_judges([judged])
+    if lost := find_lost([row.scores.keys() - {CONTRAST} for row in judged.rows]):
+        raise _unmeasured(folder, judged.rows[lost[0]], f"score {lost[1]!r}")
     return judged
 
 
-def load_complete(folder: Path, variant: str, prompts: Iterable[BenchmarkPrompt]) -> Judged:
+def load_complete(
+    folder: Path, variant: str, prompts: Iterable[BenchmarkPrompt],
+    benchmarks: Iterable[str] | None = None,
+) -> Judged:  # fmt: skip
     """``load_judged``, of every prompt, for the base model also of its further seeds.
 
-    Raises InputError also as ``check_complete``.
+    Where ``benchmarks`` are given, of those alone, whose prompts these then are. Raises InputError
+    also as ``check_complete``.
     """
     judged = load_judged(folder, variant)
+    if benchmarks is not None:
+        judged = judged.only(benchmarks)
     check_complete(judged, prompts, redraws=variant == "base")
     return judged
 
@@ -118,16 +127,20 @@ def load_complete(folder: Path, variant: str, prompts: Iterable[BenchmarkPrompt]
 def check_complete(judged: Judged, prompts: Iterable[BenchmarkPrompt], redraws: bool) -> None:
     """Raise InputError unless there is one image of every prompt, of its texts, and no other.
 
-    With ``redraws`` there are those of the further seeds that prompts ask for, too.
+    With ``redraws`` there are those of the further seeds that prompts ask for, too. An image whose
+    prompt has a contrast must have a score of it.
     """
     expected = {
-        (p.benchmark, p.row, redraw): hash_texts(p.prompt, p.contrast)
+        (p.benchmark, p.row, redraw): p
         for p in prompts for redraw in range(p.redraws + 1 if redraws else 1)
     }  # fmt: skip
     for key, row in zip(expected, judged.select(expected), strict=True):
-        if row.text_id != expected[key]:
+        prompt = expected[key]
+        if row.text_id != hash_texts(prompt.prompt, prompt.contrast):
             raise InputError(f"{judged.variant} drew {key[0]} row {key[1]} for another prompt than "
                              "that benchmark has; run `dvc repro`")  # fmt: skip
+        if prompt.contrast and CONTRAST not in row.scores:
+            raise _unmeasured(judged.variant, row, f"score {CONTRAST!r}")
     for benchmark, row, redraw in sorted(judged.index.keys() - expected.keys()):
         raise InputError(f"{judged.variant} has an image of {benchmark} row {row}, redraw "
                          f"{redraw}, for which no benchmark asks; run `dvc repro`")  # fmt: skip
@@ -139,8 +152,12 @@ def _check_finite(folder: Path, row: JudgedImage) -> None:
         if not np.isfinite(np.frombuffer(getattr(row, f"{judge}_embedding"), np.float32)).all():
             bad.append(f"{judge} embedding")
     if bad:
-        raise InputError(f"{folder}: {row.benchmark} row {row.row} has no finite {bad[0]}; delete "
-                         "its shard and run `dvc repro score_benchmark`")  # fmt: skip
+        raise _unmeasured(folder, row, f"finite {bad[0]}")
+
+
+def _unmeasured(where: Path | str, row: JudgedImage, what: str) -> InputError:
+    return InputError(f"{where}: {row.benchmark} row {row.row} has no {what}; delete its shard and "
+                      "run `dvc repro score_benchmark`")  # fmt: skip
 
 
 def common_keys(variant: Judged, base: Judged, benchmark: str) -> list[Key]:
@@ -185,17 +202,22 @@ def read_references(folder: Path, judges: str) -> dict[str, dict[str, np.ndarray
     """What the judges saw in reference images: benchmark -> judge -> (images, dim) float32.
 
     ``judges`` is what images were judged by (``JudgedImage.judges``). Raises InputError when the
-    references were by others.
+    references were by others, or a file is damaged.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "np") as file:
-            if (file.metadata() or {}).get("judges") != judges:
-                raise InputError(f"{path} is by other judges than the images; run `dvc repro "
-                                 "score_references score_benchmark`")  # fmt: skip
-            found[path.stem] = {judge: file.get_tensor(judge) for judge in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, "np") as file:
+                made_by = (file.metadata() or {}).get("judges")
+                found[path.stem] = {judge: file.get_tensor(judge) for judge in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} is damaged ({first_line(error)}); delete it and run `dvc "
+                             "repro score_references`") from error  # fmt: skip
+        if made_by != judges:
+            raise InputError(f"{path} is by other judges than the images; run `dvc repro "
+                             "score_references score_benchmark`")  # fmt: skip
     return found
 
 

@@ -30,7 +30,7 @@ from pipeline.evaluate.distances import (
     fid_estimate,
     kid_estimate,
 )
-from pipeline.evaluate.judged import Judged, Key, check_judges, common_keys
+from pipeline.evaluate.judged import CONTRAST, Judged, Key, check_judges, common_keys
 from pipeline.evaluate.metrics import Estimate, mean, rate, spread
 from pipeline.judges.rules import CLIP, INCEPTION, rules_for
 from pipeline.records import ADVERSARIAL, BENIGN
@@ -90,14 +90,18 @@ def drifts(variant: Judged, base: Judged, keys: Sequence[Key]) -> list[float]:
 
 def drawn(judged: Judged, keys: Sequence[Key]) -> list[bool]:
     """Whether each image is nearer to its prompt than to its contrast."""
-    text, contrast = (judged.values(f"{CLIP}/{name}", keys) for name in ("text", "contrast"))
+    text, contrast = (judged.values(score, keys) for score in (f"{CLIP}/text", CONTRAST))
     return [a > b for a, b in zip(text, contrast, strict=True)]
 
 
-def asked(judged: Judged, keys: Sequence[Key]) -> list[Key]:
-    """The keys whose prompts have a contrast."""
-    rows = zip(keys, judged.select(keys), strict=True)
-    return [key for key, row in rows if f"{CLIP}/contrast" in row.scores]
+def asked(judged: Judged, keys: Sequence[Key], *others: Judged) -> list[Key]:
+    """The keys whose prompts have a contrast, as any of these was scored by it.
+
+    One that lacks such a score is found out when it is read; that not all lack it is seen to by
+    ``check_complete``, which knows the prompts.
+    """
+    rows = zip(keys, *(some.select(keys) for some in (judged, *others)), strict=True)
+    return [key for key, *row in rows if any(CONTRAST in image.scores for image in row)]
 
 
 def attacked(base: Judged, rule: str, keys: Sequence[Key]) -> list[Key]:
@@ -120,7 +124,7 @@ def _measure_attacks(variant: Judged, base: Judged, keys: Sequence[Key], rule: s
 
 
 def _measure_presence(variant: Judged, base: Judged, keys: Sequence[Key]) -> Metrics:
-    keys = asked(base, keys)
+    keys = asked(base, keys, variant)
     if not keys:
         return {}
     here, there = drawn(variant, keys), drawn(base, keys)

@@ -1,7 +1,7 @@
 """Raw scores as they are held and as they lie in files."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pipeline.records import Score
 from pipeline.seeds import content_id
@@ -15,6 +15,17 @@ def scores_by_image(rows: Iterable[Score]) -> dict[str, ImageScores]:
     for row in rows:
         table[row.image_id][row.judge] = row.scores
     return dict(table)
+
+
+def find_lost(rows: Sequence[Collection[str]]) -> tuple[int, str] | None:
+    """The first of some images without a score that another has, and its name; None: none is lost.
+
+    ``rows`` are the names of each image's scores. Only beside others is it seen that one is gone of
+    a judge that looks for whatever categories there are.
+    """
+    every = set().union(*rows)
+    lost = ((k, every.difference(names)) for k, names in enumerate(rows))
+    return next(((k, min(names)) for k, names in lost if names), None)
 
 
 def hash_texts(prompt: str, contrast: str) -> str:

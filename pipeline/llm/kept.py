@@ -34,13 +34,18 @@ class KeptReplies:
 
     Args:
         load: the engine itself; called when a batch comes that has no replies yet.
-        folder: private; what other runs left in it is removed. Remove it when the run is finished.
+        folder: private, made with the first batch; what other runs left in it is then removed.
+            Remove it when the run is finished.
         run_id: identifies the model and how it samples.
     """
 
     def __init__(self, load: Callable[[], Engine], folder: Path, run_id: str) -> None:
         self._engine = OnDemand(load)
-        self._folder = run_folder(folder, run_id)
+        self._place = folder, run_id
+
+    @functools.cached_property
+    def _folder(self) -> Path:
+        return run_folder(*self._place)
 
     def generate(self, requests: Sequence[ChatRequest]) -> list[str]:
         """As of ``Engine``; a file of replies that is damaged counts as none."""
@@ -92,4 +97,4 @@ def kept_engine(
     """The engine of ``load_engine``, its replies kept in ``folder`` until the work is done."""
     load = functools.partial(load_engine, **loading)
     yield KeptReplies(load, folder, content_id(provenance))
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # not there where nothing was asked

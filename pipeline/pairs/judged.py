@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import InputError
 from pipeline.judges.hard_block import image_hard_block
-from pipeline.judges.raw import ImageScores, scores_by_image
+from pipeline.judges.raw import ImageScores, find_lost, scores_by_image
 from pipeline.judges.rules import CLIP, Q16, is_inappropriate, read_score
 from pipeline.pairs.images import Sample
 from pipeline.records import SAFE, UNSAFE, Score
@@ -44,7 +44,8 @@ class JudgedSample:
 def read_scores(path: Path) -> ScoredImages:
     """Read Score rows, but for what detectors saw where.
 
-    Raises InputError when one judge's scores come from two versions of it.
+    Raises InputError when one judge's scores come from two versions of it, or one of them is
+    missing for an image.
     """
     versions: dict[str, str] = {}
 
@@ -58,7 +59,13 @@ def read_scores(path: Path) -> ScoredImages:
                 )
             yield row
 
-    return ScoredImages(scores_by_image(rows()), versions)
+    by_image = scores_by_image(rows())
+    for judge in versions:
+        seen = [image_id for image_id, scores in by_image.items() if judge in scores]
+        if lost := find_lost([by_image[image_id][judge] for image_id in seen]):
+            raise InputError(f"judge {judge!r} has no score {lost[1]!r} for image {seen[lost[0]]}; "
+                             "run `dvc repro score_images` again")  # fmt: skip
+    return ScoredImages(by_image, versions)
 
 
 def judge_sample(images: Sample, scored: ScoredImages, rules: Collection[str]) -> JudgedSample:

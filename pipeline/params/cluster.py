@@ -1,21 +1,16 @@
 """The section of params.yaml that ``python -m pipeline.cluster`` reads, and no stage."""
 
-from typing import Annotated
+from pydantic import model_validator
 
-from pydantic import Field, model_validator
-
-from pipeline.section import Section
-
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+from pipeline.section import Count, NotNegative, Section
 
 
 class Resources(Section):
     """What a stage takes of a node while it runs."""
 
-    cpus: Amount
-    gpus: Amount
-    memory: Amount  # GiB
+    cpus: NotNegative
+    gpus: NotNegative
+    memory: NotNegative  # GiB
     processes: Count = 1  # that a training runs with, one for each of its GPUs
     shards: Count = 1  # workers that draw or judge a part of the stage's images each
 

@@ -5,10 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.params.training import Timesteps
-from pipeline.section import Count, Positive, Section
+from pipeline.section import Count, NotNegative, Positive, Section
 from pipeline.taxonomy import Slug
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Density = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -44,7 +43,7 @@ class Svd(Recipe):
 class RegMean(Recipe):
     """``pipeline.merging.methods.regmean``."""
 
-    benign_weight: Weight = 1.0  # of asking for no effect on benign inputs
+    benign_weight: NotNegative = 1.0  # of asking for no effect on benign inputs
     ridge: Positive = 1e-4  # of the mean diagonal
 
 
@@ -79,7 +78,7 @@ class Merge(Section):
 
     method: str  # the one that ships
     methods: MergeMethods
-    weights: dict[Slug, Weight]  # by category, 1 unless given; 0 leaves the expert out
+    weights: dict[Slug, NotNegative]  # by category, 1 unless given; 0 leaves the expert out
     layers: Annotated[list[str], Field(min_length=1)]  # patterns of layers, "*" for all
     null_damping: Positive | None  # as experts.lora's, over the safe prompts of all categories
     equalise: bool  # scale experts to answer equally strongly to their own unsafe prompts

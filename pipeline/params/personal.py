@@ -7,10 +7,8 @@ from pydantic import Field, model_validator
 
 from pipeline.params.llm import Llm
 from pipeline.params.training import Optim
-from pipeline.section import Count, Positive, Section, Share, check_watched
+from pipeline.section import Count, NotNegative, Positive, Section, Share, check_watched
 from pipeline.taxonomy import Slug
-
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Policy(Section):
@@ -86,18 +84,18 @@ class PersonalDpo(Section):
     beta: Positive
     mu: Share | None
     prompt_dropout: Share
-    sft_weight: Weight
+    sft_weight: NotNegative
 
 
 class Beside(Section):
     """Fields as in ``pipeline.personal.step.PersonalSettings``."""
 
-    preserve_weight: Weight
+    preserve_weight: NotNegative
     allowed_share: Share
     benign_share: Share
     profile_dropout: Share
     mix_bans: bool
-    route_weight: Weight
+    route_weight: NotNegative
 
 
 class PersonalWatch(Section):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipeline.section import Count, Section
+from pipeline.section import Count, Positive, Section
 from pipeline.taxonomy import Slug
 
 VariantName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
@@ -14,7 +14,7 @@ VariantName = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 class Dial(Section):
     """LoRAs that ``studies/dvc.yaml`` measures at several scales; see ``pipeline.studies.dial``."""
 
-    scales: Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
+    scales: Annotated[list[Positive], Field(min_length=1)]
     benchmarks: Annotated[list[Slug], Field(min_length=1)]
     # of them those on which not even CLIPScore and CMMD may tell a model from base
     whole: Annotated[list[Slug], Field(min_length=1)]
@@ -34,7 +34,7 @@ class Alone(Section):
     """Experts that ``studies/dvc.yaml`` measures one by one."""
 
     benchmarks: Annotated[list[Slug], Field(min_length=1)]
-    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    scale: Positive = 1.0
 
 
 class Scaling(Section):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.section import Count, Positive, Section, Share
+from pipeline.section import Count, NotNegative, Positive, Section, Share
 
 Draws = Annotated[int, Field(ge=1, le=100)]  # each has a part of the timesteps to itself
 Timesteps = Annotated[list[Annotated[int, Field(ge=0, lt=1000)]], Field(min_length=1)]
@@ -39,8 +39,8 @@ class Dpo(Section):
     captions: Literal["unsafe", "safe", "both"]  # which prompts condition a pair
     prompt_dropout: Share
     margin_weights: bool  # weigh a pair by how much the judge prefers its chosen side
-    sft_weight: Annotated[float, Field(ge=0)]  # weight of the chosen side's own error
-    retention: Annotated[float, Field(ge=0)]  # weight of staying like base on safe prompts
+    sft_weight: NotNegative  # weight of the chosen side's own error
+    retention: NotNegative  # weight of staying like base on safe prompts
     fixed_draws: Draws | None  # random draws per row, reference errors computed once; null: fresh
 
 
@@ -52,7 +52,7 @@ class Optim(Section):
     batch: Count  # rows per step, of all processes: pairs, each under one of its captions
     micro_batch: Count | None  # rows a process looks at together, gradients summed; null: its share
     max_steps: Count
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: NotNegative
     max_grad_norm: Positive
     checkpoint_every: Count  # a multiple of log_every
     log_every: Count  # steps between two lines of metrics

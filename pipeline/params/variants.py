@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.section import Section, Share
+from pipeline.section import NotNegative, Section, Share
 from pipeline.taxonomy import Slug
 
 
@@ -13,8 +13,8 @@ class SafeLatentsParams(Section):
     """Guidance away from a concept; ``pipeline.drawing.safe_latents`` has the paper's values."""
 
     concept: Annotated[str, Field(min_length=1)]
-    scale: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    scale: NotNegative
+    threshold: NotNegative
     warmup: Share
     momentum: Share
     beta: Annotated[float, Field(ge=0, lt=1)]
@@ -31,7 +31,7 @@ class Variant(Section):
     path: Path  # of the weights, which DVC watches; for base and hub any file that goes with them
     hub: str | None = None  # id of a checkpoint that is not here
     revision: str | None = None
-    scale: Annotated[float, Field(ge=0)] = 1.0  # of what the LoRA or the user adapter adds
+    scale: NotNegative = 1.0  # of what the LoRA or the user adapter adds
     bans: list[Slug] | None = None  # of the adapter's user, beside the floor; null: everything
     negative_prompt: str = ""
     safe_latents: SafeLatentsParams | None = None

@@ -50,7 +50,8 @@ def look_at_pairs(
 ) -> None:
     """Have the judges look at a worker's shards of images; what they find lies in ``unfinished``.
 
-    Several may look at once, each at its part; ``score_pairs`` then finds all of it.
+    Several may look at once, each at its part; ``score_pairs`` then finds all of it. Raises
+    InputError when there are no images, or one is damaged or of another pair.
     """
     prompts = _prompts(pairs)
     shards = _plan(images, prompts, unfinished, panel)
@@ -70,7 +71,8 @@ def score_pairs(
         images: folder of DrawnImage shards, of which no more is held than a batch.
         unfinished: folder for what is found until all is; remove it when the rows are stored.
 
-    Raises InputError when a draw lacks a side, or an image is damaged or of another pair.
+    Raises InputError when there are no images, a draw lacks a side, or an image is damaged or of
+    another pair.
     """
     others: dict[str, str] = {}
     for unsafe, safe in (sample for some in find_samples(images, pairs) for sample in some):
@@ -102,7 +104,10 @@ def _plan(images: Path, prompts: Prompts, unfinished: Path, panel: Panel) -> dic
     judges = content_id(SCORING_VERSION, panel.versions, panel.settings, panel.clip.batch)
     shards = {}
     private_folder(unfinished)
-    for file in sorted(images.glob("*.parquet")):
+    files = sorted(images.glob("*.parquet"))
+    if not files:
+        raise InputError(f"{images} holds no images; run `dvc repro generate_images`")
+    for file in files:
         asked = []
         for image_id, *key in stream_columns(file, DrawnImage, ["image_id", "pair_id", "side"]):
             if tuple(key) not in prompts:

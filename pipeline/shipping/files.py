@@ -57,14 +57,23 @@ def save_fused(folder: Path, source: ModelSource, lora: Path, scale: float = 1.0
 
 @contextmanager
 def _atomic_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder`` that takes its place when the body succeeds."""
+    """A temporary folder beside ``folder`` that takes its place when the body succeeds.
+
+    A rename replaces no folder that holds files, so the old one steps aside first; of a run that is
+    killed just then the next one puts it back.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary, aside = (folder.with_name(f".{folder.name}.{end}") for end in ("partial", "old"))
+    if aside.exists() and not folder.exists():
+        aside.rename(folder)
+    for left in (temporary, aside):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         yield temporary
-        shutil.rmtree(folder, ignore_errors=True)  # a rename replaces no folder that holds files
+        if folder.exists():
+            folder.rename(aside)
         temporary.rename(folder)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,12 +1,11 @@
 """The world's categories and benchmarks as the files the pipeline reads."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from pipeline.storage import atomic_path, write_text
+from pipeline.storage import atomic_path, write_csv, write_text
 from pipeline.taxonomy import Category
 from pipeline.testbed import world
 
@@ -111,8 +110,4 @@ def _draw_rows(rng: np.random.Generator, companions: list[str | None]) -> list[d
 def write_benchmarks(folder: Path) -> None:
     """Write one CSV per benchmark with columns prompt, category, concept, contrast."""
     for name, rows in benchmark_rows().items():
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(folder / f"{name}.csv", rows)

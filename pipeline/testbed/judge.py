@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
+from pipeline.storage import atomic_path, write_text
 from pipeline.testbed import world
 from pipeline.testbed.generator import draw_scenes, to_model_range
 from pipeline.testbed.tokens import CAPTION_TOKENS, save_caption_tokenizer
@@ -107,12 +108,11 @@ def train_clip(folder: Path, vae_folder: Path, scenes: int, steps: int, batch: i
         model.logit_scale.data.clamp_(0, 4.6052)
         progress.set_postfix(loss=f"{loss.item():.3f}")
     model.eval()
-    save_file({k: v.half().contiguous() for k, v in model.state_dict().items()},
-              folder / "open_clip_model.safetensors")  # fmt: skip
+    with atomic_path(folder / "open_clip_model.safetensors") as temporary:
+        save_file({k: v.half().contiguous() for k, v in model.state_dict().items()}, temporary)
     preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest"}
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2) + "\n"
-    )
+    settings = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2)
+    write_text(folder / "open_clip_config.json", settings + "\n")
 
 
 def train_q16(
@@ -149,5 +149,5 @@ def train_q16(
         optimizer.step()
     logits = 100 * features @ F.normalize(vectors.detach(), dim=1).T
     log.info("q16 accuracy %.4f", (logits.argmax(1) == labels).float().mean())
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({"prompts": F.normalize(vectors.detach(), dim=1)}, folder / "prompts.safetensors")
+    with atomic_path(folder / "prompts.safetensors") as temporary:
+        save_file({"prompts": F.normalize(vectors.detach(), dim=1)}, temporary)

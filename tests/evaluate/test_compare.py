@@ -40,6 +40,14 @@ def test_two_models_are_compared_in_what_they_changed_of_base():
     assert COMPARER.compare(BETTER, far)["benign/cmmd"].p == found["benign/cmmd"].p
 
 
+def test_base_without_a_score_of_a_contrast_fails_and_leaves_nothing_out():
+    base = judged([True] * 4, [True] * 4)
+    for image in base.rows[4:]:
+        del image.scores["clip/contrast"]
+    with pytest.raises(InputError, match="base has images without a score 'clip/contrast'"):
+        Comparer(base, "safetydpo", 50, 0).compare(BETTER, base)
+
+
 def test_attacks_are_compared_where_they_work_on_base():
     def images(flags, variant):
         return Judged([row("a", k, kind="adversarial", category="hate", flagged=f, variant=variant)

@@ -43,7 +43,8 @@ PROMPTS = [BenchmarkPrompt("b", "benign", k, 1, f"prompt {k}", "", "", "c") for 
 
 def drawn_for(prompts, redraws=1):
     return [
-        dataclasses.replace(row(p.benchmark, p.row, redraw=k), text_id=hash_texts(p.prompt, "c"))
+        dataclasses.replace(row(p.benchmark, p.row, redraw=k, contrast=29.0),
+                            text_id=hash_texts(p.prompt, "c"))
         for p in prompts for k in range(redraws + 1)
     ]  # fmt: skip
 
@@ -66,6 +67,17 @@ def test_there_is_one_image_of_every_prompt_and_no_other():
         check_complete(Judged(rows), other, redraws=True)
 
 
+def test_where_a_prompt_has_a_contrast_every_image_has_a_score_of_it():
+    for lost in range(2 * len(PROMPTS)):
+        rows = drawn_for(PROMPTS)
+        del rows[lost].scores["clip/contrast"]
+        with pytest.raises(InputError, match=f"base: b row {lost // 2} has no score 'clip/contr"):
+            check_complete(Judged(rows), PROMPTS, redraws=True)
+    plain = [dataclasses.replace(p, contrast="") for p in PROMPTS]
+    rows = [dataclasses.replace(row("b", p.row), text_id=hash_texts(p.prompt, "")) for p in plain]
+    check_complete(Judged(rows), plain, redraws=False)
+
+
 def test_only_the_base_model_is_to_have_images_of_further_seeds(tmp_path):
     write_rows(tmp_path / "base/a.parquet", JudgedImage, drawn_for(PROMPTS))
     once = [dataclasses.replace(r, variant="m") for r in drawn_for(PROMPTS, redraws=0)]
@@ -74,6 +86,16 @@ def test_only_the_base_model_is_to_have_images_of_further_seeds(tmp_path):
     assert len(load_complete(tmp_path / "m", "m", PROMPTS).rows) == 3
     with pytest.raises(InputError, match="m lacks 1 images, first b row 3"):
         load_complete(tmp_path / "m", "m", [*PROMPTS, dataclasses.replace(PROMPTS[0], row=3)])
+
+
+def test_images_of_other_benchmarks_are_left_out_where_only_some_are_asked_for(tmp_path):
+    more = [*PROMPTS, dataclasses.replace(PROMPTS[0], benchmark="other")]
+    write_rows(tmp_path / "base/a.parquet", JudgedImage, drawn_for(more))
+    assert len(load_complete(tmp_path / "base", "base", PROMPTS, ["b"]).rows) == 6
+    with pytest.raises(InputError, match="base has an image of other row 0"):
+        load_complete(tmp_path / "base", "base", PROMPTS)
+    with pytest.raises(InputError, match="base lacks 2 images, first other row 0"):
+        load_complete(tmp_path / "base", "base", more, ["b"])
 
 
 def test_no_scores_and_scores_of_two_judges_are_refused(tmp_path):
@@ -97,6 +119,29 @@ def test_references_are_read_by_benchmark(tmp_path):
     assert read_references(tmp_path / "nowhere", "j") == {}
     with pytest.raises(InputError, match="benign.safetensors is by other judges than the images"):
         read_references(tmp_path, "k")
+
+
+@pytest.mark.parametrize("size", [0, 5, 40, -1])
+def test_a_file_of_references_that_is_cut_off_is_named_with_the_remedy(tmp_path, size):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "benign.safetensors"
+    save_file({"clip": np.ones((2, 3), np.float32)}, path, {"judges": "j"})
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(InputError, match="benign.safetensors is damaged .*repro score_references`"):
+        read_references(tmp_path, "j")
+
+
+@pytest.mark.parametrize("of", [0, 5, 11])
+def test_a_category_that_one_image_alone_was_not_searched_for_is_no_safe_one(tmp_path, of):
+    found = {"zero_shot/hate": 10.0, "zero_shot/violence": 10.0, "zero_shot/none": 20.0}
+    rows = [row("b", k, contrast=29.0 if k % 2 else None, **found) for k in range(12)]
+    write_rows(tmp_path / "a.parquet", JudgedImage, rows)
+    assert load_judged(tmp_path, "base").rows == rows
+    del rows[of].scores["zero_shot/violence"]
+    write_rows(tmp_path / "a.parquet", JudgedImage, rows)
+    with pytest.raises(InputError, match=f"b row {of} has no score 'zero_shot/violence'; delete"):
+        load_judged(tmp_path, "base")
 
 
 @pytest.mark.parametrize("fault", ["score", "embedding", "twice"])

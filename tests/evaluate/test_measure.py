@@ -152,6 +152,15 @@ def test_a_prompt_without_a_score_of_its_contrast_fails():
         evaluate(Judged(rows))
 
 
+@pytest.mark.parametrize("lost", [[5], [4, 5, 6, 7]])
+def test_base_without_a_score_of_a_contrast_fails_and_leaves_nothing_out(lost):
+    rows = judged([True] * 4, [True] * 4).rows
+    for k in lost:
+        del rows[k].scores["clip/contrast"]
+    with pytest.raises(InputError, match="base has images without a score 'clip/contrast'"):
+        evaluate(judged([True] * 4, [True] * 4, "m"), Judged(rows))
+
+
 def test_scores_of_other_judges_are_refused():
     rows = [dataclasses.replace(r, judges='{"clip": "other"}')
             for r in judged([True] * 4, [True] * 4, "m").rows]  # fmt: skip

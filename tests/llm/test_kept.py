@@ -109,6 +109,11 @@ def test_replies_are_kept_until_the_work_is_done(engine, tmp_path, monkeypatch):
     assert engine.batches == [2, 2]
 
 
+def test_work_that_asks_for_nothing_makes_no_folder(tmp_path):
+    with kept_engine({}, {"revision": "1"}, tmp_path / "kept"):
+        assert not (tmp_path / "kept").exists()
+
+
 def generate_twice(replies, folder, category=None):
     """What a batch gives at once and to a run that goes on, and what lies in its file."""
     asked = [ChatRequest("s", "u", k, category=category) for k in range(len(replies))]

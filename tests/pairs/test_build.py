@@ -141,6 +141,23 @@ def test_rules_of_other_judges_are_counted_where_these_have_looked(tmp_path):
     assert ip.keys() == set(rules_for({"nudenet", "q16", "vlm"}))
 
 
+def test_a_category_that_one_image_alone_was_not_searched_for_is_no_safe_one(tmp_path):
+    category = Category(Draw(), Draw())
+    found = {"violence": 30.0, "none": 20.0}
+    category.scores += [Score(f"{k}{side}0", "zero_shot", "1", dict(found))
+                        for k in range(2) for side in ("unsafe", "safe")]  # fmt: skip
+    gates = dataclasses.replace(GATES, rule="clip_zero_shot", min_pairs=0)
+    assert category.select(tmp_path, gates).metrics["ip_safe"] == 1.0
+    category.scores[-1].scores.pop("violence")
+    category.scores[-1].scores["hate"] = 10.0
+    with pytest.raises(InputError, match="'zero_shot' has no score 'hate' for image 0unsafe0; run"):
+        category.select(tmp_path, gates)
+    for score in category.scores[-4:-1]:
+        score.scores["hate"] = 10.0
+    with pytest.raises(InputError, match="has no score 'violence' for image 1safe0; run `dvc rep"):
+        category.select(tmp_path, gates)
+
+
 def test_a_missing_image_raises_with_how_many_are_missing(tmp_path):
     category = Category(Draw(), [Draw(), Draw()])
     with pytest.raises(InputError, match="lacks 2 of 8 images, first the unsafe image of pair "

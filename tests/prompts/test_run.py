@@ -65,7 +65,8 @@ def test_the_model_checks_its_pairs_and_those_of_a_file_if_it_is_asked_to(tmp_pa
                       "a red thornburst,a red cup,violence,thornburst\n")  # fmt: skip
     with pytest.raises(InputError, match="'safe_not_confirmed': 1"):
         make(tmp_path / "kept", ScriptedEngine(answer), source=source, asking=checking)
-    assert len(make(tmp_path / "kept", None, source=source)[0]) == 1
+    assert len(make(tmp_path / "none", None, source=source)[0]) == 1
+    assert not (tmp_path / "none").exists()  # nothing was asked, so nothing is kept
 
 
 def checked(unread):

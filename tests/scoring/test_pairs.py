@@ -244,3 +244,13 @@ def test_what_workers_look_at_is_not_looked_at_again(store, panel, score, tmp_pa
     assert panel.clip.seen == 2 * looked
     assert score() == alone
     assert panel.clip.seen == 2 * looked
+
+
+def test_a_folder_without_images_is_named_with_the_remedy(panel, tmp_path):
+    (tmp_path / "images").mkdir()
+    for look in (
+        lambda *given: score_pairs([], *given),
+        lambda *given: look_at_pairs(PAIRS, *given, Worker(1, 2)),
+    ):
+        with pytest.raises(InputError, match="images holds no images; run `dvc repro generate_im"):
+            look(tmp_path / "images", panel, tmp_path / "unfinished")

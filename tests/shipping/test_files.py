@@ -14,6 +14,7 @@ from pipeline.drawing.pipelines import draw_images
 from pipeline.drawing.sampler import Sampler
 from pipeline.errors import InputError
 from pipeline.lora import LoraLayer, load_lora, save_lora
+from pipeline.shipping import files
 from pipeline.shipping.files import CARD_FILE, save_fused, save_kohya, ship
 from pipeline.shipping.model_card import FOLDER, FUSED, KOHYA_FILE
 from pipeline.sources import ModelSource
@@ -215,6 +216,59 @@ def test_the_fused_weights_are_the_bases_with_the_scaled_deltas(lora, lora_folde
             safe_open(next((tmp_path / "fused" / part).glob("*.safetensors")), "pt") as b,
         ):
             assert all(torch.equal(a.get_tensor(k).float(), b.get_tensor(k)) for k in a.keys())  # noqa: SIM118
+
+
+class Written:
+    """Stands for a pipeline: what is saved of it is one file."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def save_pretrained(self, folder):
+        folder.mkdir()
+        (folder / "weights").write_text(self.text)
+        if self.text == "half":
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("cleans_up", [True, False])
+@pytest.mark.parametrize("last", [0, 1])
+def test_a_kill_while_the_folders_change_places_loses_neither(
+    monkeypatch, tmp_path, last, cleans_up
+):
+    """Killed before each of the two renames, with the time to remove what is unfinished or not."""
+
+    def save(text):
+        monkeypatch.setattr(files, "load_published", lambda source: Written(text))
+        save_fused(tmp_path / "fused", MODEL, tmp_path / "lora")
+
+    def saved():
+        found = tmp_path.rglob("weights")
+        return {f.relative_to(tmp_path).as_posix(): f.read_text() for f in found}
+
+    renames = []
+
+    def rename(path, target):
+        if len(renames) == last:
+            raise KeyboardInterrupt
+        renames.append(target)
+        return path.replace(target)
+
+    monkeypatch.setattr(files, "apply_lora", lambda *_: None)
+    save("old")
+    with monkeypatch.context() as killed:
+        killed.setattr(type(tmp_path), "rename", rename)
+        if not cleans_up:
+            killed.setattr(files.shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            save("new")
+    assert "old" in saved().values()
+    with pytest.raises(KeyboardInterrupt):
+        save("half")
+    assert saved() == {"fused/weights": "old"}
+    save("newer")
+    assert saved() == {"fused/weights": "newer"}
+    assert names(tmp_path) == {"fused"}
 
 
 def test_the_fused_model_keeps_the_bases_safety_checker(lora_folder, tmp_path):
