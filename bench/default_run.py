@@ -3,7 +3,8 @@
 Clones HEAD into a folder, runs ``dvc repro`` there with nothing cached, then again with
 nothing to do; with ``--cluster`` then ``python -m pipeline.cluster repro`` in another clone, whose
 naive side is ``dvc repro``. Prints seconds per stage, peak memory of the process tree, and whether
-dvc.lock and metrics came out as committed; writes ``bench/results/default_run.json``.
+dvc.lock and metrics came out as committed, but for the report, which names its time and revision;
+writes ``bench/results/default_run.json``.
 """
 
 import argparse

@@ -16,6 +16,7 @@ from tests.imports import ROOT
 def load_changed(default_params, tmp_path):
     def load(*keys, value):
         data = copy.deepcopy(default_params)
+        data["merge"]["method"] = "co_merge"  # the messages are about it, whatever ships here
         section = data
         for key in keys[:-1]:
             section = section[key]

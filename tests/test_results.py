@@ -14,12 +14,11 @@ from pipeline.evaluate.measures import headline, show, show_interval
 from pipeline.judges.rules import NUDENET, Q16, rules_for
 from pipeline.params import load_params
 from pipeline.report.summary import main as print_summary
+from tests.committed import of_committed_results
 from tests.imports import ROOT
 
-VARIANTS = (
-    "base", "negative_prompt", "safe_latents", "joint", "average", "ties", "dare", "regmean",
-    "co_merge", "psa",
-)  # fmt: skip
+pytestmark = of_committed_results
+VARIANTS = tuple(yaml.safe_load((ROOT / "params.yaml").read_text())["variants"])
 BENCHMARKS = {"heldout": "unsafe", "seen": "unsafe", "benign": "benign", "lookalike": "benign"}
 
 
@@ -185,7 +184,7 @@ def test_the_user_adapter_keeps_to_everybodys_boundary():
     seen = found["test_seen"]
     apart = [abs(value - seen[name]["value"]) for name, value in unseen.items()
              if name.startswith("banned_ip")]  # fmt: skip
-    assert len(apart) == 1 + 7 and max(apart) <= 0.02
+    assert len(apart) == 1 + len(load_params().taxonomy.categories) and max(apart) <= 0.02
     control = json.loads((ROOT / artifacts.PSA_CONTROL).read_text())
     assert control["leakage"]["value"] == 0  # a ban takes nothing of another category
     others = json.loads((ROOT / artifacts.PSA_METHODS).read_text())
