@@ -14,7 +14,7 @@ from pipeline.evaluate.measures import headline, show, show_interval
 from pipeline.judges.rules import NUDENET, Q16, rules_for
 from pipeline.params import load_params
 from pipeline.report.summary import main as print_summary
-from tests.committed import of_committed_results
+from tests.committed import of_committed_metrics, of_committed_results
 from tests.imports import ROOT
 
 pytestmark = of_committed_results
@@ -92,6 +92,7 @@ def test_the_summary_is_the_headline_of_the_evaluations_with_what_was_compared()
             assert all(row.get(key) == tested.get(key) for key in ("p", "better"))
 
 
+@of_committed_metrics
 @pytest.mark.parametrize(
     ("options", "page"),
     [([], "README.md"), (["--psa"], "docs/psa.md"), (["--dial", "co_merge"], "docs/merging.md"),
