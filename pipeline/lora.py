@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifacts import LORA_FILE
 from pipeline.errors import InputError
-from pipeline.seeds import seed_for
+from pipeline.seeds import seed_for, torch_seeded
 from pipeline.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ def attach_lora(
 
     Raises InputError when a target matches no layer, or one that is not linear.
     """
-    import torch
     from peft import LoraConfig
 
     _check_targets(unet, targets)
@@ -75,8 +74,7 @@ def attach_lora(
         r=rank, lora_alpha=rank if alpha is None else alpha, init_lora_weights="gaussian",
         target_modules=list(targets), use_dora=dora, use_rslora=rslora,
     )  # fmt: skip
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    with torch_seeded(seed):
         unet.add_adapter(config)
     trained = {n: p for n, p in unet.named_parameters() if "lora_" in n}
     for parameter in trained.values():
@@ -93,7 +91,7 @@ def _check_targets(unet: "UNet2DConditionModel", targets: Sequence[str]) -> None
         layers = [m for n, m in unet.named_modules() if n == target or n.endswith(f".{target}")]
         other = {type(m).__name__ for m in layers if not isinstance(m, torch.nn.Linear)}
         if not layers or other:
-            fault = f"is also {', '.join(sorted(other))}" if layers else "matches no layer"
+            fault = f"names {', '.join(sorted(other))} layers" if layers else "matches no layer"
             raise InputError(
                 f"experts.lora.targets: {target} {fault} of the UNet; take linear layers, whose "
                 "LoRAs can be merged: of diffusers' attention to_q, to_k, to_v, to_out.0"

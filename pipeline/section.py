@@ -30,10 +30,15 @@ def check_watched(key: str, source: Path | str | None, *watches: Path) -> None:
     """
     if source is None or not Path(source).exists():
         return
-    if not any(Path(source).resolve().is_relative_to(watch.resolve()) for watch in watches):
+    if not any(_lies_at(Path(source)).is_relative_to(_lies_at(watch)) for watch in watches):
         told = " and ".join(map(str, watches))
         raise ValueError(f"{key} {source} is not within {told}, where DVC would see it change; set "
                          "watch to it, or to a folder that holds it")  # fmt: skip
+
+
+def _lies_at(path: Path) -> Path:
+    """Where a path lies; a linked file, as in a hub's snapshot, where the link is: DVC reads it."""
+    return path.resolve() if path.is_dir() else path.parent.resolve() / path.name
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 ID_LENGTH = 16  # hex digits of a row id
 
@@ -13,6 +15,16 @@ def content_id(*parts: object) -> str:
     """
     encoded = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(encoded.encode()).hexdigest()[:ID_LENGTH]
+
+
+@contextmanager
+def torch_seeded(seed: int) -> Iterator[None]:
+    """Within, torch draws from a seed, on every device; afterwards it goes on as before."""
+    import torch
+
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
 
 def seed_for(base: int, *parts: object) -> int:

@@ -12,6 +12,7 @@ from dvc.utils.serialize._yaml import dumps_yaml, parse_yaml, parse_yaml_for_upd
 
 from pipeline import artifacts
 from pipeline.merging.preparation import Preparation
+from pipeline.params.llm import SHAPING, Llm
 from pipeline.params.merging import Merge
 from tests.imports import ROOT, code_dependencies
 
@@ -69,6 +70,20 @@ def test_parameters_are_what_the_stage_reads(stage):
     read = {{"variant": "variants", "form": "forms"}.get(name, name) for name in read}
     listed = {p.split(".")[0] for p in body(stage).get("params", [])}
     assert listed == read
+
+
+@pytest.mark.parametrize(
+    "stage", [name for name in STAGES if "llm.model" in body(name).get("params", [])]
+)
+def test_a_stage_that_asks_the_language_model_lists_what_its_replies_depend_on(stage):
+    told = Llm(**yaml.safe_load((ROOT / "params.yaml").read_text())["llm"])
+    sampled = {
+        f"llm.{name}" for name in ("engine", "model", "revision", *told.provenance["sampling"])
+    }
+    options = {f"llm.{engine}.{name}" for engine in ("vllm", "openai")
+               for name in getattr(told, engine).model_dump(include=SHAPING)}  # fmt: skip
+    listed = {p for p in body(stage)["params"] if p.startswith("llm.")}
+    assert listed == sampled | options
 
 
 @pytest.mark.parametrize("stage", STAGES)

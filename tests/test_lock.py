@@ -1,4 +1,7 @@
-"""The committed dvc.lock is of the committed code, files and settings, and of no earlier ones."""
+"""The committed dvc.lock is of the committed code, files and settings, and of no earlier ones.
+
+Of what it lists: what dvc.yaml lists beyond it, `dvc status` tells.
+"""
 
 import hashlib
 import json

@@ -135,7 +135,11 @@ def test_plain_diffusers_loads_the_file(tiny_unet, tmp_path, inputs):
 
 @pytest.mark.parametrize(
     ("target", "fault"),
-    [("to_x", "matches no layer"), ("proj_in", "is also Conv2d"), ("norm1", "is also .*Norm")],
+    [
+        ("to_x", "matches no layer"),
+        ("proj_in", "names Conv2d layers"),
+        ("norm1", "names .*Norm layers"),
+    ],
 )
 def test_targets_that_cannot_be_trained_and_merged_are_named(tiny_unet, target, fault):
     with pytest.raises(InputError, match=rf"experts\.lora\.targets: {target} {fault}"):

@@ -34,9 +34,17 @@ UNWATCHED = [
         ("base_model", "path", LOCAL), ("base_model", "vae", LOCAL), ("llm", "model", LOCAL),
         ("concepts", "file", LOCAL), ("prompts", "source", LOCAL), ("images", "source", LOCAL),
         ("judges", "clip", f"local-dir:{LOCAL}"), ("judges", "inception", LOCAL),
-        ("users", "profiles", LOCAL),
+        ("users", "profiles", LOCAL), ("users", "encoder_model", LOCAL),
     )
 ]  # fmt: skip
+BAND = {"clip": f"local-dir:{LOCAL}", "clip_pretrained": None, "batch": 8, "low": 0.0, "high": 1.0}
+MODEL = {"engine": "transformers", "model": LOCAL, "watch": LOCAL, "temperature": 0, "top_p": 1,
+         "max_new_tokens": 8, "transformers": {"batch": 1}}  # fmt: skip
+UNWATCHED += [
+    (("prompts", "embeddings"), BAND, f"prompts.embeddings.clip {LOCAL} is not within LICENSE and"),
+    (("judges", "vlm"), MODEL, f"judges: .*vlm.model {LOCAL} is not within"),
+    (("evaluate_psa", "judge"), MODEL, f"evaluate_psa.judge.model {LOCAL} is not within"),
+]
 
 
 def test_the_default_profile_is_valid():
@@ -108,6 +116,7 @@ def test_the_default_profile_is_valid():
         (("taxonomy", "categories"), ["hate", "hate"], "lists a name twice"),
         (("base_model", "vae_revision"), "abc", "vae_revision needs a vae"),
         (("llm", "engine"), "gpt", "llm.engine: Input should be 'transformers', 'vllm' or 'open"),
+        (("llm", "vllm"), None, "llm.vllm must be there whatever the engine"),
         (("llm", "transformers"), None, "engine transformers needs the section llm.transformers"),
         (("llm", "top_p"), 0, "llm.top_p.*greater than 0"),
         (("llm", "openai", "retries"), -1, "llm.openai.retries"),

@@ -69,7 +69,20 @@ def test_what_comes_from_the_hub_has_a_commit(profile):
 def test_watched_files_are_in_a_clone(plain):
     watched = [value for key, value in texts(plain) if key == "watch"]
     assert len(watched) == 7
-    assert all((ROOT / path).exists() for path in watched)
+    assert all(path.startswith(FETCHED) or (ROOT / path).exists() for path in watched)
+
+
+def test_a_profile_is_valid_where_all_is_fetched(profile, plain, tmp_path, monkeypatch):
+    """What lies here must lie where DVC looks; a hub id does not."""
+    for path in ROOT.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    brought = {value for _, value in texts(plain) if value.startswith(FETCHED)}
+    (tmp_path / FETCHED).unlink(missing_ok=True)
+    for path in brought:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    monkeypatch.chdir(tmp_path)
+    load_params(profile)
 
 
 def test_what_a_user_must_bring_is_explained(plain):

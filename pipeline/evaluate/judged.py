@@ -118,8 +118,9 @@ def load_complete(
     also as ``check_complete``.
     """
     judged = load_judged(folder, variant)
-    if benchmarks is not None:
-        judged = judged.only(benchmarks)
+    if benchmarks is not None and not (judged := judged.only(benchmarks)).rows:
+        raise InputError(f"{folder} holds no images of these benchmarks; run `dvc repro "
+                         "sample_benchmark score_benchmark` for it")  # fmt: skip
     check_complete(judged, prompts, redraws=variant == "base")
     return judged
 
@@ -156,8 +157,8 @@ def _check_finite(folder: Path, row: JudgedImage) -> None:
 
 
 def _unmeasured(where: Path | str, row: JudgedImage, what: str) -> InputError:
-    return InputError(f"{where}: {row.benchmark} row {row.row} has no {what}; delete its shard and "
-                      "run `dvc repro score_benchmark`")  # fmt: skip
+    which = f"{row.benchmark} row {row.row}" + (f", redraw {row.redraw}" if row.redraw else "")
+    return InputError(f"{where}: {which} has no {what}; delete its shard and run `dvc repro`")
 
 
 def common_keys(variant: Judged, base: Judged, benchmark: str) -> list[Key]:

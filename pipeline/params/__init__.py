@@ -136,7 +136,8 @@ class Judges(Section):
     def loading(self) -> dict[str, object]:
         """The arguments of ``pipeline.scoring.panel.load_panel``."""
         told = self.model_dump(exclude={"watch", "rule", "vlm", "vlm_attempts"})
-        vlm = self.vlm and {"loading": self.vlm.loading, "max_attempts": self.vlm_attempts}
+        vlm = self.vlm and {"loading": self.vlm.loading, "told": self.vlm.provenance,
+                            "max_attempts": self.vlm_attempts}  # fmt: skip
         return {**told, "vlm": vlm}
 
 
@@ -248,6 +249,9 @@ class Params(Section):
             raise ValueError("variants must hold 'base': every quality metric compares with it")
         if not self.variants["base"].is_plain_base:
             raise ValueError("variants.base must be the base model as it is, kind and path only")
+        for engine in ("vllm", "openai"):
+            if getattr(self.llm, engine) is None:
+                raise ValueError(f"llm.{engine} must be there whatever the engine: DVC looks at it")
         if self.prompts.embeddings is not None:
             clip = self.prompts.embeddings.clip.removeprefix("local-dir:")
             check_watched("prompts.embeddings.clip", clip, self.prompts.watch, self.llm.watch)
@@ -298,6 +302,8 @@ class Params(Section):
             raise ValueError("psa.watch.held_out must leave some of pairs.min_pairs")
         for form in self.forms.values():
             form.recipe(self.psa)
+        if (judge := self.evaluate_psa.judge) is not None:
+            check_watched("evaluate_psa.judge.model", judge.model, self.llm.watch)
         shown = {self.evaluate_psa.unsafe, *self.evaluate_psa.benign}
         if not shown <= self.benchmarks.keys():
             raise ValueError("evaluate_psa.unsafe and .benign must be among benchmarks")

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from pipeline.section import Count, Positive, Section, check_watched
 
+# options that replies depend on; the others are of speed and memory
+SHAPING = {"dtype", "reproducible", "base_url"}
+
 
 class TransformersOptions(Section):
     """A local model, no JSON schema enforced; see ``pipeline.llm.transformers``."""
@@ -72,6 +75,5 @@ class Llm(Section):
     def provenance(self) -> dict[str, object]:
         """Who writes, and how it samples; as of ``pipeline.prompts.run.make_prompts``."""
         told = {"engine": self.engine, "model": self.model, "revision": self.revision or ""}
-        shaping = {"batch", "dtype", "max_context", "reproducible", "base_url"}
-        options = getattr(self, self.engine).model_dump(include=shaping)
+        options = getattr(self, self.engine).model_dump(include=SHAPING)
         return {**told, "sampling": self.loading["sampling"], "options": options}

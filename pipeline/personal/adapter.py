@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import InputError
 from pipeline.personal.user_attention import FORMS, Conditions, UserBatch
+from pipeline.seeds import torch_seeded
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class PersonalAdapter(nn.Module):
         self.settings, self.categories = settings, list(categories)
         tokens, layer = FORMS[settings.form]
         sizes = {k: v for k, v in asdict(settings).items() if k != "form"}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with torch_seeded(seed):
             self.tokens = tokens(
                 categories=len(categories), user_width=user_width,
                 text_width=unet.config.cross_attention_dim, **sizes,

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.benchmarks import categories_of
 from pipeline.errors import InputError
-from pipeline.evaluate.judged import Judged, Key
+from pipeline.evaluate.judged import CONTRAST, Judged, Key
 from pipeline.evaluate.measure import drawn
 from pipeline.evaluate.metrics import Estimate
 from pipeline.judges.rules import CLIP
@@ -108,7 +108,7 @@ class ScoreJudge:
         bad = [self._is_bad(case) for case in (first, second)]
         if first.is_banned:
             return TIE if bad[0] == bad[1] else bad.index(False)
-        contrasts = [f"{CLIP}/contrast" in case.row.scores for case in (first, second)]
+        contrasts = [CONTRAST in case.row.scores for case in (first, second)]
         if first.row.kind == BENIGN and not any(contrasts):
             return TIE
         seen = [Judged([case.row]) for case in (first, second)]

@@ -25,7 +25,13 @@ from pipeline.records import User, UserPair
 from pipeline.seeds import ID_LENGTH, content_id, seed_for
 from pipeline.sources import ModelSource
 from pipeline.storage import write_csv, write_json
-from pipeline.training.checks import check_base, check_batch, check_latents, memory_advice
+from pipeline.training.checks import (
+    check_base,
+    check_batch,
+    check_latents,
+    training_must_fit,
+    unet_must_fit,
+)
 from pipeline.training.loop import TrainSettings, kept_entry, train, without_housekeeping
 from pipeline.training.preference import DpoSettings
 from pipeline.training.processes import ALONE, Processes, join_processes
@@ -71,7 +77,7 @@ def user_batch(users: Sequence[User], categories: Sequence[str]) -> UserBatch:
     return UserBatch.of(torch.from_numpy(vectors.copy()), torch.tensor(bans))
 
 
-@memory_advice("psa")
+@training_must_fit("psa")
 def train_adapter(
     unet, pairs: Mapping[str, LatentPairs], users: Sequence[User], rows: Sequence[UserPair],
     schedule: NoiseSchedule, recipe: PersonalRecipe, checkpoints: Path, live: Path | None = None,
@@ -130,6 +136,7 @@ def train_adapter(
             history = train(
                 dict(adapter.named_parameters()), step.rows, step, optim, checkpoints, identity,
                 watched.measure if parts[1][1] else None, observe=observe, processes=processes,
+                name_row="preference {} or what replaced it".format,
             )  # fmt: skip
     finally:
         adapter.detach()
@@ -190,7 +197,7 @@ def train_and_save(
                          f"are of {', '.join(pairs)}; run `dvc repro simulate_users`")  # fmt: skip
     space.check_users(users)
     check_floor(rows, users, space)
-    with memory_advice("psa"):
+    with unet_must_fit():
         unet = load_unet(source)
     adapter, history = train_adapter(
         unet, pairs, users, rows, load_noise_schedule(source), recipe,

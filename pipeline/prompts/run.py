@@ -58,7 +58,7 @@ def make_prompts(
             file by the self-check only.
         benchmarks: prompts that no pair may hold.
         folder: where an unfinished run is kept.
-        provenance: ``engine``, ``model`` and ``revision`` of the rows, and ``sampling``.
+        provenance: ``engine``, ``model`` and ``revision`` of the rows, ``sampling``, ``options``.
 
     Returns and raises as ``import_prompts`` and ``synthesize_prompts``; with a self-check,
     ``unread_verdicts`` of the second value counts its replies that were none, by reason.

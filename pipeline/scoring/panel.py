@@ -106,7 +106,7 @@ def load_panel(
         clip, clip_pretrained, batch: of ``ClipModel``.
         q16, inception: the vectors, and the weights of FID's network.
         zero_shot: the template and the neutral texts of ``category_texts``.
-        vlm: the loading and the max_attempts of ``load_vlm``.
+        vlm: the loading, what is told of it, and the max_attempts of ``load_vlm``.
         categories: folder of the category files whose concepts ``zero_shot`` looks for and whose
             definitions ``vlm`` is told; not read where neither is set.
 

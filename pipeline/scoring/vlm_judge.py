@@ -74,20 +74,21 @@ class VlmJudge:
 
 
 def load_vlm(
-    loading: Mapping[str, object], categories: Mapping[str, str], max_attempts: int
-) -> VlmJudge:
+    loading: Mapping[str, object], told: Mapping[str, object], categories: Mapping[str, str],
+    max_attempts: int,
+) -> VlmJudge:  # fmt: skip
     """The judge of a model.
 
     Args:
         loading: the arguments of ``load_engine``.
+        told: of these what answers depend on.
         categories: definition by name.
 
     Raises InputError for a model that cannot be loaded, and a category of a name of ours.
     """
     if ANY in categories:
         raise InputError(f"judges.vlm cannot look for category {ANY!r}: that is what it calls all")
-    shaping = {name: value for name, value in loading.items() if name != "options"}
-    asked = content_id(shaping, [SYSTEM, USER], list(categories.items()))
+    asked = content_id(told, [SYSTEM, USER], list(categories.items()))
     model = Path(str(loading["model"]))
     weights = hash_weights(model) if model.is_dir() else "hub"
     version = f"{model}/{weights}/{asked}"

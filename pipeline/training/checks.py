@@ -1,7 +1,7 @@
 """What must hold of data, model and machine before and while something is trained."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from pipeline.errors import InputError, first_line
 from pipeline.latents import LatentPairs
@@ -10,19 +10,33 @@ from pipeline.training.processes import Processes
 
 
 @contextmanager
-def memory_advice(section: str) -> Iterator[None]:
-    """Turn an exhausted memory into an error that says what to change in that params section."""
+def must_fit(what: str, remedy: str) -> Iterator[None]:
+    """Turn an exhausted memory into an error that says what did not fit and what to do."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise InputError(
-            f"training does not fit into memory ({first_line(error)}); set, or lower, "
-            f"{section}.optim.micro_batch, which takes a batch in parts; or set "
-            f"{section}.optim.gradient_checkpointing: true or {section}.optim.precision: bf16; or "
-            "cache smaller views (latents.crop)"
+            f"{what} does not fit into memory ({first_line(error)}); {remedy}"
         ) from error
+
+
+def training_must_fit(section: str) -> AbstractContextManager[None]:
+    """``must_fit`` for training, with what to change in that params section."""
+    return must_fit(
+        "training",
+        f"set, or lower, {section}.optim.micro_batch, which takes a batch in parts; or set "
+        f"{section}.optim.gradient_checkpointing: true or {section}.optim.precision: bf16; or "
+        "cache smaller views (latents.crop)",
+    )
+
+
+def unet_must_fit() -> AbstractContextManager[None]:
+    """``must_fit`` for loading what is trained."""
+    return must_fit(
+        "the UNet of base_model.path", "free memory that others hold, or take more of it"
+    )
 
 
 def check_batch(batch: int, processes: Processes, section: str) -> None:

@@ -25,7 +25,13 @@ from pipeline.nullspace.projection import null_projections, project_inputs
 from pipeline.seeds import ID_LENGTH, content_id, seed_for
 from pipeline.sources import ModelSource
 from pipeline.storage import write_csv, write_json
-from pipeline.training.checks import check_base, check_batch, check_latents, memory_advice
+from pipeline.training.checks import (
+    check_base,
+    check_batch,
+    check_latents,
+    training_must_fit,
+    unet_must_fit,
+)
 from pipeline.training.loop import TrainSettings, kept_entry, train, without_housekeeping
 from pipeline.training.preference import DpoSettings, PreferenceStep
 from pipeline.training.processes import ALONE, Processes, join_processes
@@ -85,7 +91,7 @@ class Recipe:
         return values | {"optim": without_housekeeping(values["optim"])}
 
 
-@memory_advice("experts")
+@training_must_fit("experts")
 def train_lora(
     unet, pairs: Mapping[str, LatentPairs], schedule: NoiseSchedule, recipe: Recipe,
     checkpoints: Path, live: Path | None = None, processes: Processes = ALONE,
@@ -98,9 +104,9 @@ def train_lora(
 
     Raises:
         InputError: there are no pairs, most prefer the wrong side, the latents do not fit the UNet,
-            the batch has fewer rows than there are processes, ``lora.targets`` match no layer, a
-            category has too few pairs to hold out or to find a null space, or a step does not fit
-            into memory.
+            the batch has fewer rows than there are processes, ``lora.targets`` match no layer or
+            one that is not linear, a category has too few pairs to hold out or to find a null
+            space, or training does not fit into memory.
         FloatingPointError: see ``pipeline.training.loop.train``.
     """
     for category, latents in pairs.items():
@@ -187,7 +193,7 @@ def train_and_save(
     """
     processes, base_revision = join_processes(), source.identity
     check_base(pairs, base_revision)
-    with memory_advice("experts"):
+    with unet_must_fit():
         unet = load_unet(source)
     trained, history = train_lora(
         unet, pairs, load_noise_schedule(source), recipe, out.checkpoints,

@@ -71,7 +71,8 @@ def test_where_a_prompt_has_a_contrast_every_image_has_a_score_of_it():
     for lost in range(2 * len(PROMPTS)):
         rows = drawn_for(PROMPTS)
         del rows[lost].scores["clip/contrast"]
-        with pytest.raises(InputError, match=f"base: b row {lost // 2} has no score 'clip/contr"):
+        drawn = f"b row {lost // 2}" + ", redraw 1" * (lost % 2)
+        with pytest.raises(InputError, match=f"base: {drawn} has no score 'clip/contrast'"):
             check_complete(Judged(rows), PROMPTS, redraws=True)
     plain = [dataclasses.replace(p, contrast="") for p in PROMPTS]
     rows = [dataclasses.replace(row("b", p.row), text_id=hash_texts(p.prompt, "")) for p in plain]

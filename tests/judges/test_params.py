@@ -16,7 +16,8 @@ def judges(default_params):
     """Builds the section with some keys changed."""
 
     def build(**changed):
-        return Judges(**default_params["judges"] | changed)
+        local = {"watch": "assets/testbed"}  # holds the language model, too, asked as one that sees
+        return Judges(**default_params["judges"] | local | changed)
 
     return build
 
@@ -28,7 +29,8 @@ def test_its_arguments_are_those_of_the_panel(judges, default_params):
     assert loading["zero_shot"] is None and loading["vlm"] is None
     vlm = judges(vlm=default_params["llm"], zero_shot=ZERO_SHOT, categories=CONCEPTS)
     assert vlm.loading["categories"] == CONCEPTS
-    assert vlm.loading["vlm"] == {"loading": vlm.vlm.loading, "max_attempts": 4}
+    told = {"loading": vlm.vlm.loading, "told": vlm.vlm.provenance, "max_attempts": 4}
+    assert vlm.loading["vlm"] == told
     assert vlm.loading["zero_shot"] == ZERO_SHOT
 
 

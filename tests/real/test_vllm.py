@@ -218,7 +218,7 @@ def test_a_context_that_is_too_short_is_told(tmp_path, default_params, server):
 
 
 def test_a_model_without_a_chat_template_is_refused(tmp_path, default_params):
-    folder = project(tmp_path / "bare", default_params, engine="vllm", model="bare")
+    folder = project(tmp_path / "bare", default_params, engine="vllm", model="bare", watch="bare")
     (folder / "bare").mkdir()
     for file in (ROOT / "assets/testbed/lm").iterdir():
         if file.name == "tokenizer_config.json":

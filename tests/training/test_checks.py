@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.errors import InputError
-from pipeline.training.checks import check_base, check_latents, memory_advice
+from pipeline.training.checks import check_base, check_latents, training_must_fit, unet_must_fit
 
 CPU = RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate")
 
@@ -13,15 +13,21 @@ CPU = RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate")
 def test_too_little_memory_is_told_with_the_sections_own_keys(error):
     keys = [rf"psa\.optim\.{key}" for key in ("micro_batch", "gradient_checkpointing", "precision")]
     advice = ".*".join(["set, or lower, ", *keys])
-    with pytest.raises(InputError, match=advice), memory_advice("psa"):
+    with pytest.raises(InputError, match=advice), training_must_fit("psa"):
         raise error
+
+
+def test_a_unet_that_does_not_fit_is_told_without_keys_that_do_not_help():
+    with pytest.raises(InputError, match="UNet of base_model.path .*CUDA: no.*; free memory"):
+        with unet_must_fit():
+            raise torch.OutOfMemoryError("CUDA: no\nmore")
 
 
 def test_other_errors_are_left_alone():
     for error in (ZeroDivisionError, RuntimeError("shapes do not match")):
-        with pytest.raises((ZeroDivisionError, RuntimeError)), memory_advice("psa"):
+        with pytest.raises((ZeroDivisionError, RuntimeError)), training_must_fit("psa"):
             raise error
-    with memory_advice("psa"):
+    with training_must_fit("psa"):
         pass
 
 
