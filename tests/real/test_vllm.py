@@ -43,7 +43,7 @@ def project(folder, default_params, **llm):
     params["benchmarks"] = {"heldout": params["benchmarks"]["heldout"]}
     for key in ("alone", "dial", "ship"):
         params[key]["chosen_on" if key == "ship" else "benchmarks"] = ["heldout"]
-    params["dial"]["whole"] = []
+    params["dial"]["whole"] = ["heldout"]
     params["scaling"] |= {"unsafe": "heldout", "benign": ["heldout"]}
     params["evaluate_psa"] |= {"unsafe": "heldout", "benign": ["heldout"]}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
