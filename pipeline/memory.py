@@ -2,11 +2,12 @@
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, first_line
 
 Done = TypeVar("Done")
 log = logging.getLogger(__name__)
@@ -18,6 +19,19 @@ def is_out_of_memory(error: Exception) -> bool:
 
     lacking = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return lacking or "DefaultCPUAllocator" in str(error)
+
+
+@contextmanager
+def must_fit(what: str, remedy: str) -> Iterator[None]:
+    """Turn an exhausted memory into an error that says what did not fit and what to do."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{what} does not fit into memory ({first_line(error)}); {remedy}"
+        ) from error
 
 
 @dataclass

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.errors import InputError
 
@@ -26,14 +26,29 @@ class Section(BaseModel):
 def check_watched(key: str, source: Path | str | None, *watches: Path) -> None:
     """Raise ValueError unless DVC, which looks at ``watches``, sees a local source change.
 
-    A source that is not here, such as a hub id, is told where it is loaded.
+    A source that is not here, such as a hub id, is told where it is loaded; open_clip's own word
+    for a local one, ``local-dir:``, is none of its path.
     """
-    if source is None or not Path(source).exists():
+    source = None if source is None else Path(str(source).removeprefix("local-dir:"))
+    if source is None or not source.exists():
         return
-    if not any(_lies_at(Path(source)).is_relative_to(_lies_at(watch)) for watch in watches):
+    if not any(_lies_at(source).is_relative_to(_lies_at(watch)) for watch in watches):
         told = " and ".join(map(str, watches))
         raise ValueError(f"{key} {source} is not within {told}, where DVC would see it change; set "
                          "watch to it, or to a folder that holds it")  # fmt: skip
+
+
+class Watched(Section):
+    """A section whose ``SOURCES``, keys of it, DVC sees change through ``watch`` alone."""
+
+    SOURCES: ClassVar[tuple[str, ...]]
+    watch: Path
+
+    @model_validator(mode="after")
+    def _sources_are_watched(self) -> "Watched":
+        for key in self.SOURCES:
+            check_watched(key, getattr(self, key), self.watch)
+        return self
 
 
 def _lies_at(path: Path) -> Path:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError
 from pipeline.lora import Lora
-from pipeline.memory import is_out_of_memory
+from pipeline.memory import must_fit
 from pipeline.merging.calibration import (
     BENIGN,
     UNSAFE,
@@ -48,7 +48,7 @@ def calibrate_merge(
     made = {"base_revision": base_revision, "inputs": _identity(calibration, layers)}
     files = {name: private_folder(private_folder(folder) / UNSAFE) / f"{name}.safetensors"
              for name in chosen}  # fmt: skip
-    try:
+    with must_fit("a calibration batch", "lower merge.calibration_batch"):
         benign = _moments(folder / BENIGN, calibration, layers, "chosen", made)
         unsafe = {name: _moments(file, calibration.of(name), layers, "rejected", made)
                   for name, file in files.items()}  # fmt: skip
@@ -56,13 +56,6 @@ def calibrate_merge(
         counts = WinnerCounts(prepared)
         for name in prepared:
             calibration.of(name).stream(layers, "rejected", counts.add)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"a calibration batch does not fit into memory ({first_line(error)}); lower "
-            "merge.calibration_batch"
-        ) from error
     save_winners(folder / WINNERS, counts.winners, experts, how, made)
     remove_except(folder / UNSAFE, files.values())
 

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.artifacts import CONCEPTS, PARAMS
+from pipeline.artifacts import PARAMS
 from pipeline.errors import InputError
 from pipeline.params.cluster import Cluster
+from pipeline.params.judges import Judges
 from pipeline.params.llm import Llm
 from pipeline.params.merging import Merge, Ship
 from pipeline.params.personal import EvaluatePsa, Form, Policy, Psa, UserPairs, Users
@@ -15,7 +16,7 @@ from pipeline.params.prompts import Concepts, Prompts
 from pipeline.params.studies import Alone, Dial, Scaling, VariantName
 from pipeline.params.training import Experts, Joint
 from pipeline.params.variants import Variant
-from pipeline.section import Count, Section, check_watched, read_yaml
+from pipeline.section import Count, Section, Watched, check_watched, read_yaml
 from pipeline.taxonomy import Slug
 
 
@@ -32,9 +33,10 @@ class Taxonomy(Section):
         return self
 
 
-class BaseModelParams(Section):
+class BaseModelParams(Watched):
     """The text-to-image model to align: a diffusers folder, or a hub id with its revision."""
 
+    SOURCES = ("path", "vae")
     path: str
     revision: str | None = None
     vae: str | None = None  # another VAE than the model's own, such as SDXL's fp16-fix
@@ -42,12 +44,6 @@ class BaseModelParams(Section):
     # what DVC watches: the local folder, which must hold a local VAE too, or for hub ids any file
     # that changes with them
     watch: Path
-
-    @model_validator(mode="after")
-    def _watched(self) -> "BaseModelParams":
-        check_watched("path", self.path, self.watch)
-        check_watched("vae", self.vae, self.watch)
-        return self
 
     @model_validator(mode="after")
     def _revision_of_something(self) -> "BaseModelParams":
@@ -61,9 +57,10 @@ class BaseModelParams(Section):
         return self.model_dump(exclude={"watch"})
 
 
-class Images(Section):
+class Images(Watched):
     """How every image is drawn, for preference data and benchmarks alike."""
 
+    SOURCES = ("source",)
     source: Path | None  # folder of pictures that come with prompts.source; null: they are drawn
     watch: Path  # what DVC watches: that folder, or without one any file that stays as it is
     samples: Count  # of every prompt pair, each from a seed of its own; the best is kept
@@ -79,66 +76,11 @@ class Images(Section):
     batch: Count  # images drawn together; halved where memory does not suffice
     shard_rows: Count  # images per Parquet file; a finished file is never drawn again
 
-    @model_validator(mode="after")
-    def _watched(self) -> "Images":
-        check_watched("source", self.source, self.watch)
-        return self
-
     @property
     def sampler(self) -> dict[str, object]:
         """The fields of ``pipeline.drawing.sampler.Sampler`` that this section sets."""
         others = {"source", "watch", "samples", "batch", "shard_rows"}
         return self.model_dump(exclude=others) | {"memory": tuple(self.memory)}
-
-
-class ZeroShot(Section):
-    """What CLIP compares images with; see ``pipeline.judges.directions``."""
-
-    template: Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]  # {}: a concept of a category
-    neutral: Annotated[list[str], Field(min_length=1)]  # texts of what is in no category
-
-
-class Judges(Section):
-    """The classifiers and the rule that turns their raw scores into a verdict."""
-
-    clip: str  # an open_clip name, ``local-dir:`` folder or ``hf-hub:`` id
-    clip_pretrained: str | None = None
-    watch: Path  # what DVC watches: the CLIP model's folder, or one that holds all judges' files
-    q16: Path  # a published prompts.p, or safetensors with ``prompts`` (2, embed_dim)
-    inception: Path | None  # FID's network as safetensors (pipeline.judges.inception); null: no FID
-    zero_shot: ZeroShot | None  # scores by category, of CLIP alone; null: none
-    vlm: Llm | None  # the same by a model that sees pictures; null: none
-    vlm_attempts: Count  # rounds of asking it
-    categories: Path  # data/concepts, what those two look for; without them any file that stays
-    rule: Literal["safetydpo", "q16_argmax", "esd", "unlearn_diff_atk",
-                  "unlearn_diff_atk_prompts", "eval_learn", "clip_zero_shot", "vlm"]  # fmt: skip
-    batch: Count
-
-    @model_validator(mode="after")
-    def _watched(self) -> "Judges":
-        check_watched("clip", self.clip.removeprefix("local-dir:"), self.watch)
-        check_watched("inception", self.inception, self.watch)
-        if self.vlm is not None:
-            check_watched("vlm.model", self.vlm.model, self.watch)
-        return self
-
-    @model_validator(mode="after")
-    def _rule_has_its_judge(self) -> "Judges":
-        for rule, judge in (("clip_zero_shot", "zero_shot"), ("vlm", "vlm")):
-            if self.rule == rule and getattr(self, judge) is None:
-                raise ValueError(f"rule {rule} needs judges.{judge}")
-        if (self.zero_shot or self.vlm) and self.categories != CONCEPTS:
-            raise ValueError(f"judges.zero_shot and judges.vlm look for the categories' concepts; "
-                             f"set judges.categories to {CONCEPTS}")  # fmt: skip
-        return self
-
-    @property
-    def loading(self) -> dict[str, object]:
-        """The arguments of ``pipeline.scoring.panel.load_panel``."""
-        told = self.model_dump(exclude={"watch", "rule", "vlm", "vlm_attempts"})
-        vlm = self.vlm and {"loading": self.vlm.loading, "told": self.vlm.provenance,
-                            "max_attempts": self.vlm_attempts}  # fmt: skip
-        return {**told, "vlm": vlm}
 
 
 class Pairs(Section):
@@ -253,8 +195,8 @@ class Params(Section):
             if getattr(self.llm, engine) is None:
                 raise ValueError(f"llm.{engine} must be there whatever the engine: DVC looks at it")
         if self.prompts.embeddings is not None:
-            clip = self.prompts.embeddings.clip.removeprefix("local-dir:")
-            check_watched("prompts.embeddings.clip", clip, self.prompts.watch, self.llm.watch)
+            check_watched("prompts.embeddings.clip", self.prompts.embeddings.clip,
+                          self.prompts.watch, self.llm.watch)  # fmt: skip
         if self.images.source and not (self.prompts.source and self.images.samples == 1):
             raise ValueError("images.source needs prompts.source, which names its pictures, and "
                              "images.samples 1")  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.section import Count, Positive, Section, check_watched
+from pipeline.section import Count, Positive, Section, Watched
 
 # options that replies depend on; the others are of speed and memory
 SHAPING = {"dtype", "reproducible", "base_url"}
@@ -37,9 +37,10 @@ class OpenAiOptions(Section):
     retries: Annotated[int, Field(ge=0)]  # of a request that fails, with growing pauses
 
 
-class Llm(Section):
+class Llm(Watched):
     """Which language model is asked, and how it samples."""
 
+    SOURCES = ("model",)
     engine: Literal["transformers", "vllm", "openai"]
     model: str
     revision: str | None = None
@@ -50,11 +51,6 @@ class Llm(Section):
     transformers: TransformersOptions | None = None
     vllm: VllmOptions | None = None
     openai: OpenAiOptions | None = None
-
-    @model_validator(mode="after")
-    def _watched(self) -> "Llm":
-        check_watched("model", self.model, self.watch)
-        return self
 
     @model_validator(mode="after")
     def _engine_has_options(self) -> "Llm":

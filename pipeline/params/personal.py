@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.params.llm import Llm
 from pipeline.params.training import Optim
-from pipeline.section import Count, NotNegative, Positive, Section, Share, check_watched
+from pipeline.section import Count, NotNegative, Positive, Section, Share, Watched
 from pipeline.taxonomy import Slug
 
 
@@ -31,9 +31,10 @@ class Splits(Section):
         return self
 
 
-class Users(Section):
+class Users(Watched):
     """Who the users are and what they ban; see ``pipeline.personal.simulate``."""
 
+    SOURCES = ("profiles", "encoder_model")
     count: Count  # simulated ones
     profiles: Path | None  # a CSV of users in place of simulated ones (personal.profiles)
     bans: Literal["rules", "llm"]  # the published rules, or the LLM, which is given them
@@ -44,12 +45,6 @@ class Users(Section):
     encoder_model: str | None  # of "llm": a local folder, or a hub id with its revision
     encoder_revision: str | None
     watch: Path  # what DVC watches: profiles' file or encoder_model's folder, or one with both
-
-    @model_validator(mode="after")
-    def _watched(self) -> "Users":
-        check_watched("profiles", self.profiles, self.watch)
-        check_watched("encoder_model", self.encoder_model, self.watch)
-        return self
 
     @model_validator(mode="after")
     def _model_of_llm(self) -> "Users":

@@ -5,12 +5,13 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipeline.section import Count, Section, Share, check_watched
+from pipeline.section import Count, Section, Share, Watched
 
 
-class Concepts(Section):
+class Concepts(Watched):
     """Where concepts come from; see ``pipeline.prompts.concepts``."""
 
+    SOURCES = ("file",)
     file: Path | None  # concept,category[,split] for categories whose file lists none; null: LLM
     watch: Path  # what DVC watches: that file, or without one any that is there
     count: Count  # per category, where the LLM proposes them
@@ -19,11 +20,6 @@ class Concepts(Section):
     val: Share  # of concepts without a split of their own, by hash
     test_unseen: Share
     exclusive: bool  # no prompt of a category names a concept of another
-
-    @model_validator(mode="after")
-    def _watched(self) -> "Concepts":
-        check_watched("file", self.file, self.watch)
-        return self
 
     @model_validator(mode="after")
     def _leaves_some(self) -> "Concepts":
@@ -53,9 +49,10 @@ class Band(Section):
         return self
 
 
-class Prompts(Section):
+class Prompts(Watched):
     """Prompt synthesis; see ``pipeline.prompts``."""
 
+    SOURCES = ("source",)
     source: Path | None  # a file of pairs to take instead of asking (pipeline.prompts.imports)
     watch: Path  # as concepts.watch
     pairs_per_concept: Count
@@ -70,11 +67,6 @@ class Prompts(Section):
     language: str | None  # of both prompts, ISO 639-1; null: any
     near_duplicate: Annotated[float, Field(gt=0, lt=1)] | None  # Jaccard; null: exact copies only
     embeddings: Band | None  # null: not compared
-
-    @model_validator(mode="after")
-    def _watched(self) -> "Prompts":
-        check_watched("source", self.source, self.watch)
-        return self
 
     @model_validator(mode="after")
     def _possible_lengths(self) -> "Prompts":

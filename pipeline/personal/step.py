@@ -79,8 +79,7 @@ class PersonalStep:
         preferred = (~chosen.to_base).float().mean()
         least = 1 / len(rows)  # where there are none, nothing is divided by nothing
         mine = self._processes.share(torch.arange(len(rows)))
-        for positions in parts_of(len(mine), self._at_once):
-            some = mine[positions]
+        for some in parts_of(mine, self._at_once):
             part = chosen.take(some)
             losses, metrics, drift = self._losses(part, users.take(some), draws.take(some))
             told = (~part.to_base).to(losses) / preferred.clamp(min=least).to(losses)
@@ -107,8 +106,8 @@ class PersonalStep:
         """
         everything = self._processes.share(self._random.every_fixed(len(self._all)))
         sums: dict[str, list[float]] = {}
-        for positions in parts_of(len(everything), self._at_once):
-            rows, which = everything[positions].unbind(1)
+        for piece in parts_of(everything, self._at_once):
+            rows, which = piece.unbind(1)
             part = self._all.take(rows)
             identity = part.unsafe_caption * len(self._latents) + part.pairs
             draws = self._random.fixed(identity, which)

@@ -1,25 +1,12 @@
 """What must hold of data, model and machine before and while something is trained."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
-from pipeline.errors import InputError, first_line
+from pipeline.errors import InputError
 from pipeline.latents import LatentPairs
-from pipeline.memory import is_out_of_memory
+from pipeline.memory import must_fit
 from pipeline.training.processes import Processes
-
-
-@contextmanager
-def must_fit(what: str, remedy: str) -> Iterator[None]:
-    """Turn an exhausted memory into an error that says what did not fit and what to do."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"{what} does not fit into memory ({first_line(error)}); {remedy}"
-        ) from error
 
 
 def training_must_fit(section: str) -> AbstractContextManager[None]:

@@ -76,9 +76,9 @@ def preference_losses(
     return losses + settings.sft_weight * chosen, measured
 
 
-def parts_of(rows: int, most: int | None) -> tuple[Tensor, ...]:
-    """Positions of a batch's rows, ``most`` at a time; all of them, if none, in one part."""
-    return torch.arange(rows).split(most or max(1, rows))
+def parts_of(items: Tensor, most: int | None) -> tuple[Tensor, ...]:
+    """Items in parts of ``most``; None: all in one part. No items are one empty part."""
+    return items.split(most or max(1, len(items)))
 
 
 def _forwards(unet, compiled: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
@@ -170,7 +170,7 @@ class PreferenceStep:
             rows = rows[mine]
             draws = self._random.fixed(rows, which)
             references = self._reference_bank()[rows, which]
-        for part in parts_of(len(rows), self._at_once):
+        for part in parts_of(torch.arange(len(rows)), self._at_once):
             known = None if references is None else Errors(*references[part].unbind(1))
             yield self._losses(rows[part], draws.take(part), known)
 
@@ -192,9 +192,8 @@ class PreferenceStep:
         """
         totals: Tensor | float = 0.0
         bank, everything = self._reference_bank(), self._random.every_fixed(self.rows)
-        mine = self._processes.share(everything)
-        for part in parts_of(len(mine), self._at_once):
-            rows, which = mine[part].unbind(1)
+        for part in parts_of(self._processes.share(everything), self._at_once):
+            rows, which = part.unbind(1)
             references = Errors(*bank[rows, which].unbind(1))
             losses, metrics = self._losses(rows, self._random.fixed(rows, which), references)
             named = {"loss": losses} | metrics
@@ -256,8 +255,8 @@ class PreferenceStep:
             bank = torch.zeros(self.rows, self._settings.fixed_draws, 2, device=self._unet.device)
             mine = self._processes.share(self._random.every_fixed(self.rows))
             with progress_bar(len(mine), "reference", "draw") as progress:
-                for part in parts_of(len(mine), self._at_once):
-                    rows, which = mine[part].unbind(1)
+                for part in parts_of(mine, self._at_once):
+                    rows, which = part.unbind(1)
                     inputs = self._inputs(rows, self._random.fixed(rows, which))
                     errors = self._reference_errors(*inputs)
                     bank[rows, which] = torch.stack([errors.chosen, errors.rejected], 1)

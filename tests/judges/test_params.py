@@ -32,6 +32,10 @@ def test_its_arguments_are_those_of_the_panel(judges, default_params):
     told = {"loading": vlm.vlm.loading, "told": vlm.vlm.provenance, "max_attempts": 4}
     assert vlm.loading["vlm"] == told
     assert vlm.loading["zero_shot"] == ZERO_SHOT
+    llm = default_params["llm"]
+    faster = llm | {"transformers": {"batch": llm["transformers"]["batch"] + 1}}
+    changed = judges(vlm=faster, categories=CONCEPTS).loading["vlm"]
+    assert changed["told"] == told["told"] and changed["loading"] != told["loading"]
 
 
 def test_a_rule_needs_its_judge(judges, default_params):
